@@ -1,0 +1,1 @@
+//! Sluice: a customer-data pipeline that speaks the RudderStack HTTP API and keeps its queues in Kafka.
