@@ -1,1 +1,8 @@
 //! Sluice: a customer-data pipeline that speaks the RudderStack HTTP API and keeps its queues in Kafka.
+
+pub mod clock;
+pub mod event;
+pub mod failpoint;
+pub mod fault;
+pub mod retry;
+pub mod shutdown;
