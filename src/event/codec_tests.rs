@@ -36,7 +36,14 @@ fn addressed() -> Addressed<'static> {
 #[test]
 fn every_schema_parses_in_both_libraries_with_one_fingerprint() {
     for name in SchemaName::ALL {
-        let theirs = apache_avro::Schema::parse_str(&name.json()).unwrap();
+        apache_avro::Schema::parse_str(&name.json()).unwrap();
+        // The canonical form knows no logical types (AVRO-1721). `apache-avro` drops the word but keeps the object around
+        // the primitive, which the form's first rule forbids; Java and `serde_avro_fast` follow the rule.
+        let plain = name.json().replace(
+            "{\"type\": \"long\", \"logicalType\": \"timestamp-millis\"}",
+            "\"long\"",
+        );
+        let theirs = apache_avro::Schema::parse_str(&plain).unwrap();
         let rabin = theirs.fingerprint::<apache_avro::rabin::Rabin>();
         assert_eq!(rabin.bytes, name.fingerprint(), "{name:?}");
         check_compatible(&name.json(), &name.json()).unwrap();
