@@ -1,6 +1,7 @@
 //! Sluice: a customer-data pipeline that speaks the RudderStack HTTP API and keeps its queues in Kafka.
 
 pub mod clock;
+pub mod config;
 pub mod event;
 pub mod failpoint;
 pub mod fault;
