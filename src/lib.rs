@@ -2,8 +2,10 @@
 
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod event;
 pub mod failpoint;
 pub mod fault;
 pub mod retry;
 pub mod shutdown;
+pub mod tls;
