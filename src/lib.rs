@@ -3,9 +3,11 @@
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod deps;
 pub mod event;
 pub mod failpoint;
 pub mod fault;
 pub mod retry;
 pub mod shutdown;
+pub mod telemetry;
 pub mod tls;
