@@ -1,1 +1,3 @@
+//! The `sluice` command; see `sluice::cli`.
+
 fn main() {}

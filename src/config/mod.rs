@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use admin::{AdminConfig, LogConfig, LogFormat};
 pub use gateway::GatewayConfig;
 pub use kafka::KafkaConfig;
-pub use load::{ConfigError, load, parse};
+pub use load::{ConfigError, ENV_PREFIX, load, parse};
 pub use processor::ProcessorConfig;
 pub use router::RouterConfig;
 pub use secret::Secret;

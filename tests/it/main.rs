@@ -1,1 +1,2 @@
-fn main() {}
+//! Everything that needs more than one part of the crate: real brokers, real processes, real clients.
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
