@@ -1,2 +1,4 @@
 //! Everything that needs more than one part of the crate: real brokers, real processes, real clients.
 #![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
+
+mod support;

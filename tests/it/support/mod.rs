@@ -1,0 +1,6 @@
+//! What the tests stand on.
+//!
+//! Not every test uses every helper, so that unused ones are no mistake here.
+#![allow(dead_code)]
+
+pub mod checker;
