@@ -4,6 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod deps;
+pub mod destinations;
 pub mod event;
 pub mod failpoint;
 pub mod fault;
