@@ -8,6 +8,7 @@ pub mod destinations;
 pub mod event;
 pub mod failpoint;
 pub mod fault;
+pub mod kafka;
 pub mod retry;
 pub mod shutdown;
 pub mod telemetry;

@@ -23,7 +23,10 @@ use serde::{Deserialize, Serialize};
 
 pub use admin::{AdminConfig, LogConfig, LogFormat};
 pub use gateway::GatewayConfig;
-pub use kafka::KafkaConfig;
+pub use kafka::{
+    Compression, ConsumerConfig, FirstOffset, KafkaConfig, ProducerConfig, RESERVED_PROPERTIES,
+    SaslMechanism, SecurityConfig, SecurityProtocol, TransactionConfig,
+};
 pub use load::{ConfigError, ENV_PREFIX, load, parse};
 pub use processor::ProcessorConfig;
 pub use router::RouterConfig;

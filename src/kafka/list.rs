@@ -1,0 +1,133 @@
+//! Between our partitions and the library's lists.
+//!
+//! A list that came from a consumer and outlives it deadlocks the consumer's drop (rust-rdkafka issue 453), so none leaves
+//! this module's callers: everything is copied out at once.
+
+use std::sync::Arc;
+
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::error::KafkaError;
+use super::record::{OffsetCommit, StartAt, TopicPartition};
+
+/// One element, copied out. `offset` is the library's raw one: negative values are its special ones.
+#[derive(Debug, Clone)]
+pub(super) struct Element {
+    pub(super) topic_partition: TopicPartition,
+    pub(super) offset: i64,
+    pub(super) metadata: String,
+    pub(super) error: Code,
+}
+
+impl Element {
+    /// The offset, when it is one.
+    pub(super) fn real_offset(&self) -> Option<i64> {
+        (self.offset >= 0).then_some(self.offset)
+    }
+
+    pub(super) fn ok(self, operation: &'static str) -> Result<Self, KafkaError> {
+        if self.error == Code::NoError {
+            return Ok(self);
+        }
+        let words = format!("{}: {}", self.topic_partition, self.error);
+        Err(KafkaError::new(operation, self.error, words))
+    }
+}
+
+pub(super) fn partitions<'a>(
+    of: impl IntoIterator<Item = &'a TopicPartition>,
+) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for tp in of {
+        list.add_partition(&tp.topic, tp.partition);
+    }
+    list
+}
+
+pub(super) fn starts<'a>(
+    of: impl IntoIterator<Item = &'a (TopicPartition, StartAt)>,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for (tp, start) in of {
+        let offset = match start {
+            StartAt::Beginning => Offset::Beginning,
+            StartAt::End => Offset::End,
+            StartAt::Offset(offset) => Offset::Offset(*offset),
+        };
+        list.add_partition(&tp.topic, tp.partition)
+            .set_offset(offset)
+            .map_err(|error| KafkaError::from_library("name an offset", &error))?;
+    }
+    Ok(list)
+}
+
+pub(super) fn commits(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for commit in offsets {
+        let tp = &commit.topic_partition;
+        let mut element = list.add_partition(&tp.topic, tp.partition);
+        element
+            .set_offset(Offset::Offset(commit.next_offset))
+            .map_err(|error| KafkaError::from_library("name an offset", &error))?;
+        if !commit.metadata.is_empty() {
+            element.set_metadata(&commit.metadata);
+        }
+    }
+    Ok(list)
+}
+
+/// Copies a list out. Not by rust-rdkafka's accessors: its `metadata` panics on a foreign tool's bytes.
+pub(super) fn elements(list: &TopicPartitionList) -> Vec<Element> {
+    let mut topic: Arc<str> = Arc::from("");
+    // SAFETY: the list is alive; the library keeps `cnt` elements at `elems`, each with a terminated topic and, when the
+    // size is not zero, that many bytes of metadata.
+    unsafe {
+        let raw = &*list.ptr();
+        let count = usize::try_from(raw.cnt).unwrap_or(0);
+        (0..count)
+            .map(|i| {
+                let element = &*raw.elems.add(i);
+                let name = std::ffi::CStr::from_ptr(element.topic).to_string_lossy();
+                if *topic != *name {
+                    topic = Arc::from(name.as_ref());
+                }
+                let metadata = if element.metadata.is_null() || element.metadata_size == 0 {
+                    &[][..]
+                } else {
+                    std::slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size)
+                };
+                Element {
+                    topic_partition: TopicPartition::new(Arc::clone(&topic), element.partition),
+                    offset: element.offset,
+                    metadata: std::str::from_utf8(metadata).unwrap_or_default().to_owned(),
+                    error: element.err.into(),
+                }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_and_metadata_pass_through_the_library_unchanged() {
+        let given = [
+            OffsetCommit {
+                topic_partition: TopicPartition::new("a", 3),
+                next_offset: 7,
+                metadata: "map".to_owned(),
+            },
+            OffsetCommit::new(TopicPartition::new("b", 0), 0),
+        ];
+        let read = elements(&commits(&given).unwrap());
+        for (given, read) in given.iter().zip(read) {
+            assert_eq!(given.topic_partition, read.topic_partition);
+            assert_eq!(Some(given.next_offset), read.real_offset());
+            assert_eq!(given.metadata, read.metadata);
+        }
+        assert!(commits(&[OffsetCommit::new(TopicPartition::new("a", 0), -5)]).is_err());
+    }
+}
