@@ -13,3 +13,4 @@ pub mod retry;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod topics;
