@@ -13,4 +13,5 @@ pub mod retry;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod warehouse;
 pub mod topics;

@@ -1,0 +1,21 @@
+//! `warehouse.<destination>` to Parquet to tables.
+
+mod cell;
+pub mod columns;
+mod datetime;
+pub mod dialect;
+mod draft;
+mod flatten;
+mod json_paths;
+pub mod names;
+pub mod options;
+mod reserved;
+pub mod rows;
+mod rules;
+pub mod schema;
+pub mod snake;
+
+pub use cell::{Cell, Misfit};
+
+#[cfg(test)]
+mod conformance;
