@@ -5,6 +5,7 @@ pub mod config;
 pub mod control;
 pub mod deps;
 pub mod destinations;
+pub mod dev;
 pub mod event;
 pub mod failpoint;
 pub mod fault;

@@ -1,4 +1,5 @@
 //! Everything that needs more than one part of the crate: real brokers, real processes, real clients.
 #![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
 
+mod local_kafka;
 mod support;

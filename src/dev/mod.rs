@@ -1,0 +1,3 @@
+//! Trying and testing Sluice on one machine.
+
+pub mod kafka;
