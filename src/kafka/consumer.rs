@@ -17,8 +17,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -118,6 +118,46 @@ impl GroupMetadata {
     }
 }
 
+/// Tells the membership of a [`Consumer`] from any thread; see [`Consumer::membership`].
+#[derive(Clone)]
+pub struct Membership(Weak<BaseConsumer<Context>>);
+
+impl Membership {
+    /// The membership now. It changes under the committing thread only in ways that the broker can tell: a new generation
+    /// while our partitions stay ours, or no membership at all. Partitions are given away on the polling thread, when
+    /// [`RebalanceListener::revoked`] returns; let that wait for the commits that touch them.
+    ///
+    /// # Errors
+    /// Transient: we are no member at the moment. A commit without a generation would not be fenced (the broker checks none
+    /// for the sake of old clients), so there is no metadata for one.
+    pub fn now(&self) -> Result<GroupMetadata, KafkaError> {
+        match self.0.upgrade() {
+            Some(consumer) => membership_of(&consumer),
+            None => Err(no_member()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Membership {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Membership")
+    }
+}
+
+fn membership_of(consumer: &BaseConsumer<Context>) -> Result<GroupMetadata, KafkaError> {
+    RawGroupMetadata::of(consumer.client().native_ptr())
+        .map(GroupMetadata)
+        .ok_or_else(no_member)
+}
+
+fn no_member() -> KafkaError {
+    KafkaError::new(
+        "name our membership",
+        Code::UnknownMemberId,
+        "we are no member of the group at the moment",
+    )
+}
+
 impl std::fmt::Debug for GroupMetadata {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("GroupMetadata")
@@ -126,7 +166,7 @@ impl std::fmt::Debug for GroupMetadata {
 
 /// A member of a group. Moves between threads, is used by one.
 pub struct Consumer {
-    inner: BaseConsumer<Context>,
+    inner: Arc<BaseConsumer<Context>>,
     config: KafkaConfig,
     after_poll: String,
     topics: RefCell<BTreeSet<Arc<str>>>,
@@ -151,7 +191,7 @@ impl Consumer {
         let inner = BaseConsumer::from_config_and_context(&settings, context)
             .map_err(|error| KafkaError::from_library("open a consumer", &error))?;
         Ok(Self {
-            inner,
+            inner: Arc::new(inner),
             config: config.clone(),
             after_poll: format!("{}.after_poll", options.role),
             topics: RefCell::default(),

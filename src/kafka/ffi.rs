@@ -112,10 +112,20 @@ unsafe impl Send for RawGroupMetadata {}
 unsafe impl Sync for RawGroupMetadata {}
 
 impl RawGroupMetadata {
-    /// The membership of the consumer `client` at this moment; `None` if it is in no group.
+    /// The membership of the consumer `client` at this moment; `None` if it is in no group or has no generation in it.
+    ///
+    /// Between losing its membership and joining again a consumer has generation -1 and no member id. With these a broker
+    /// takes a transactional commit without any check (KIP-447 keeps old clients working so): a zombie would not be fenced.
     pub(super) fn of(client: *mut RDKafka) -> Option<Self> {
         // SAFETY: `client` is alive for the call; the result is a copy that is ours.
-        std::ptr::NonNull::new(unsafe { sys::rd_kafka_consumer_group_metadata(client) }).map(Self)
+        let metadata =
+            std::ptr::NonNull::new(unsafe { sys::rd_kafka_consumer_group_metadata(client) })
+                .map(Self)?;
+        // SAFETY: the copy is alive.
+        let generation = unsafe {
+            sys::bindings::rd_kafka_consumer_group_metadata_generation_id(metadata.0.as_ptr())
+        };
+        (generation >= 0).then_some(metadata)
     }
 }
 

@@ -88,7 +88,7 @@ mod txn_error;
 
 pub use batch::Batch;
 pub use consumer::{
-    BatchLimits, Consumer, ConsumerOptions, GroupMetadata, Polled, RebalanceListener,
+    BatchLimits, Consumer, ConsumerOptions, GroupMetadata, Membership, Polled, RebalanceListener,
 };
 pub use error::KafkaError;
 pub use produce_error::ProduceError;
