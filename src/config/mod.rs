@@ -28,7 +28,7 @@ pub use kafka::{
     SaslMechanism, SecurityConfig, SecurityProtocol, TransactionConfig,
 };
 pub use load::{ConfigError, ENV_PREFIX, load, parse};
-pub use processor::ProcessorConfig;
+pub use processor::{DedupConfig, ProcessorConfig};
 pub use router::RouterConfig;
 pub use secret::Secret;
 pub use topics::TopicsConfig;
