@@ -12,6 +12,7 @@ pub mod fault;
 pub mod kafka;
 pub mod processor;
 pub mod retry;
+pub mod router;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;

@@ -29,7 +29,9 @@ pub use kafka::{
 };
 pub use load::{ConfigError, ENV_PREFIX, load, parse};
 pub use processor::{DedupConfig, ProcessorConfig};
-pub use router::RouterConfig;
+pub use router::{
+    BreakerConfig, DeliveryConfig, DeliveryOverrides, RouterConfig, RouterHttpConfig,
+};
 pub use secret::Secret;
 pub use topics::TopicsConfig;
 pub use warehouse::WarehouseConfig;
