@@ -5,8 +5,10 @@ pub mod columns;
 mod datetime;
 pub mod dialect;
 mod draft;
+pub mod files;
 mod flatten;
 mod json_paths;
+pub mod manifest;
 pub mod names;
 pub mod options;
 mod reserved;
@@ -19,3 +21,5 @@ pub use cell::{Cell, Misfit};
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod manifest_tests;
