@@ -191,7 +191,6 @@ pub(super) fn membership(c: &mut ClientConfig, config: &KafkaConfig, instance: O
     }
 }
 
-#[expect(dead_code, reason = "used by the admin calls that follow")]
 /// A client for administration: no group, no statistics.
 pub(super) fn admin(config: &KafkaConfig) -> ClientConfig {
     let mut c = common(config, "admin");

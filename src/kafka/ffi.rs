@@ -60,7 +60,6 @@ fn take(operation: &'static str, error: *mut rd_kafka_error_t) -> Result<(), Fla
     }
 }
 
-#[expect(dead_code, reason = "used by the admin calls that follow")]
 /// A bare code; `NO_ERROR` is success.
 pub(super) fn check(operation: &'static str, code: rd_kafka_resp_err_t) -> Result<(), KafkaError> {
     if code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {

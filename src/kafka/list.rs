@@ -3,12 +3,12 @@
 //! A list that came from a consumer and outlives it deadlocks the consumer's drop (rust-rdkafka issue 453), so none leaves
 //! this module's callers: everything is copied out at once.
 
-use std::sync::Arc;
-
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
+use rdkafka_sys::{RDKafkaTopicPartition, RDKafkaTopicPartitionList};
 
 use super::error::KafkaError;
+use super::ffi::text;
 use super::record::{OffsetCommit, StartAt, TopicPartition};
 
 /// One element, copied out. `offset` is the library's raw one: negative values are its special ones.
@@ -77,34 +77,48 @@ pub(super) fn commits(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, Ka
     Ok(list)
 }
 
-/// Copies a list out. Not by rust-rdkafka's accessors: its `metadata` panics on a foreign tool's bytes.
+/// Copies a list out.
 pub(super) fn elements(list: &TopicPartitionList) -> Vec<Element> {
-    let mut topic: Arc<str> = Arc::from("");
-    // SAFETY: the list is alive; the library keeps `cnt` elements at `elems`, each with a terminated topic and, when the
-    // size is not zero, that many bytes of metadata.
+    // SAFETY: the list is alive.
+    unsafe { elements_of(list.ptr()) }
+}
+
+/// Copies a raw list out; a null one is empty.
+///
+/// # Safety
+/// `list` must be null or alive.
+pub(super) unsafe fn elements_of(list: *const RDKafkaTopicPartitionList) -> Vec<Element> {
+    if list.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: by contract; the library keeps `cnt` elements at `elems`.
     unsafe {
-        let raw = &*list.ptr();
-        let count = usize::try_from(raw.cnt).unwrap_or(0);
-        (0..count)
-            .map(|i| {
-                let element = &*raw.elems.add(i);
-                let name = std::ffi::CStr::from_ptr(element.topic).to_string_lossy();
-                if *topic != *name {
-                    topic = Arc::from(name.as_ref());
-                }
-                let metadata = if element.metadata.is_null() || element.metadata_size == 0 {
-                    &[][..]
-                } else {
-                    std::slice::from_raw_parts(element.metadata.cast::<u8>(), element.metadata_size)
-                };
-                Element {
-                    topic_partition: TopicPartition::new(Arc::clone(&topic), element.partition),
-                    offset: element.offset,
-                    metadata: std::str::from_utf8(metadata).unwrap_or_default().to_owned(),
-                    error: element.err.into(),
-                }
-            })
+        let raw = &*list;
+        (0..usize::try_from(raw.cnt).unwrap_or(0))
+            .map(|i| element_of(&*raw.elems.add(i)))
             .collect()
+    }
+}
+
+/// Copies one element out. Not by rust-rdkafka's accessors: its `metadata` panics on a foreign tool's bytes.
+///
+/// # Safety
+/// `raw` must be an element of the library: its topic is a terminated string, and its metadata has the size it tells.
+pub(super) unsafe fn element_of(raw: &RDKafkaTopicPartition) -> Element {
+    // SAFETY: by contract.
+    let (topic, metadata) = unsafe {
+        let metadata = if raw.metadata.is_null() || raw.metadata_size == 0 {
+            &[][..]
+        } else {
+            std::slice::from_raw_parts(raw.metadata.cast::<u8>(), raw.metadata_size)
+        };
+        (text(raw.topic), metadata)
+    };
+    Element {
+        topic_partition: TopicPartition::new(topic, raw.partition),
+        offset: raw.offset,
+        metadata: std::str::from_utf8(metadata).unwrap_or_default().to_owned(),
+        error: raw.err.into(),
     }
 }
 

@@ -72,6 +72,7 @@
 //! # }
 //! ```
 
+mod admin;
 mod batch;
 mod client;
 mod consumer;
@@ -81,11 +82,16 @@ mod list;
 mod message;
 mod produce_error;
 mod producer;
+mod queue;
+mod reader;
 mod record;
 mod stats;
 mod txn;
 mod txn_error;
 
+pub use admin::{
+    Admin, ClusterInfo, NewTopic, OffsetQuery, PartitionInfo, TopicInfo, TopicSetting,
+};
 pub use batch::Batch;
 pub use consumer::{
     BatchLimits, Consumer, ConsumerOptions, GroupMetadata, Membership, Polled, RebalanceListener,
@@ -93,6 +99,7 @@ pub use consumer::{
 pub use error::KafkaError;
 pub use produce_error::ProduceError;
 pub use producer::{AckProducer, deadline};
+pub use reader::Reader;
 pub use record::{
     Committed, Header, Headers, Message, OffsetCommit, Position, Record, RecordRef, StartAt,
     TopicPartition,
