@@ -80,6 +80,7 @@ mod error;
 mod ffi;
 mod list;
 mod message;
+pub mod offsets;
 mod produce_error;
 mod producer;
 mod queue;
