@@ -1,5 +1,7 @@
 //! Sluice: a customer-data pipeline that speaks the RudderStack HTTP API and keeps its queues in Kafka.
 
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -1,3 +1,7 @@
-//! The `sluice` command; see `sluice::cli`.
+//! The `sluice` command; see [`sluice::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluice::cli::main()
+}

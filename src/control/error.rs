@@ -24,6 +24,8 @@ pub enum ControlError {
     },
     #[error("{url} answered {status}")]
     Status { url: String, status: u16 },
+    #[error("could not make an HTTP client")]
+    Client(#[source] reqwest::Error),
     #[error("no workspace configured: set workspace.file or workspace.url")]
     Nowhere,
 }
@@ -33,7 +35,7 @@ impl Classify for ControlError {
         match self {
             Self::Read { .. } | Self::Unreachable { .. } | Self::Status { .. } => Fault::RETRY,
             Self::Invalid { .. } => Fault::Permanent,
-            Self::Nowhere => Fault::Fatal,
+            Self::Client(_) | Self::Nowhere => Fault::Fatal,
         }
     }
 
@@ -43,6 +45,7 @@ impl Classify for ControlError {
             Self::Invalid { .. } => "workspace_invalid",
             Self::Unreachable { .. } => "workspace_unreachable",
             Self::Status { .. } => "workspace_status",
+            Self::Client(_) => "workspace_client",
             Self::Nowhere => "workspace_nowhere",
         }
     }

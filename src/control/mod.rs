@@ -19,6 +19,7 @@ use tokio::sync::watch as channel;
 
 pub use error::ControlError;
 pub use parse::parse_workspace;
+pub use remote::client;
 pub use watch::{load_once, start};
 pub use workspace::{Destination, Route, Source, Workspace};
 

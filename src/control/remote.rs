@@ -9,6 +9,17 @@ use crate::config::Secret;
 /// Longest wait for an answer, as RudderStack's.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The HTTP client for configuration servers.
+///
+/// # Errors
+/// When the system gives it no TLS roots or resolver.
+pub fn client() -> Result<reqwest::Client, ControlError> {
+    crate::tls::install();
+    reqwest::Client::builder()
+        .build()
+        .map_err(ControlError::Client)
+}
+
 /// Fetches and parses the configuration.
 ///
 /// # Errors

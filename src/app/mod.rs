@@ -1,0 +1,143 @@
+//! The composition root: settings become what the roles are given, and the roles run. Real clients are made here and
+//! nowhere else.
+//!
+//! ```text
+//! Config ─▶ admin listener ─▶ workspace ─▶ topics checked ─▶ roles ─▶ … signal … ─▶ drain ─▶ result
+//! ```
+//! Health and metrics come first, so that an operator sees what a process that does not become ready is waiting for.
+
+mod error;
+mod role;
+mod running;
+
+use std::sync::Arc;
+
+pub use error::AppError;
+pub use role::RoleName;
+pub use running::{Running, Stopper};
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::control;
+use crate::deps::Deps;
+use crate::event::TopicNames;
+use crate::shutdown::Shutdown;
+use crate::telemetry::{self, Health, Registry};
+
+crate::metrics! {
+    /// What the process tells of itself.
+    pub struct AppMetrics("app") {
+        /// Always 1; the version of this binary is the label.
+        build_info: gauge["version"],
+        /// Revision of the workspace that the roles work with, milliseconds since the epoch.
+        workspace_revision: gauge[],
+    }
+}
+
+/// Runs `roles` until a signal, or until one of them ends. A second signal ends the process at once, with code 130.
+///
+/// # Errors
+/// When something could not be started, a role ended by itself, or draining took too long.
+pub async fn serve(config: Config, roles: &[RoleName]) -> Result<(), AppError> {
+    telemetry::init(&config.log);
+    // Installed before anything is started: from here on a signal is heard, not fatal.
+    let signal = tokio::spawn(Shutdown::signal());
+    let mut signal = std::pin::pin!(async move {
+        match signal.await {
+            Ok(Ok(name)) => {
+                tracing::info!(signal = name, "draining; a second signal exits at once")
+            }
+            Ok(Err(error)) => tracing::error!(%error, "cannot listen for signals; stopping"),
+            Err(error) => tracing::error!(%error, "cannot listen for signals; stopping"),
+        }
+        tokio::spawn(exit_at_the_next_signal());
+    });
+    let running = tokio::select! {
+        running = run_roles(config, roles) => running?,
+        // Nothing has been accepted yet that would be worth draining.
+        () = &mut signal => return Err(AppError::Interrupted),
+    };
+    let stopper = running.stopper();
+    let mut ended = std::pin::pin!(running.wait());
+    tokio::select! {
+        result = &mut ended => result,
+        () = signal => {
+            stopper.stop();
+            ended.await
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever signals twice does not want to wait for the drain"
+)]
+async fn exit_at_the_next_signal() {
+    if Shutdown::signal().await.is_ok() {
+        std::process::exit(130);
+    }
+}
+
+/// Starts `roles` with everything around them. Logging is the caller's.
+///
+/// # Errors
+/// When something could not be started; what was started by then has been stopped.
+pub async fn run_roles(config: Config, roles: &[RoleName]) -> Result<Running, AppError> {
+    crate::tls::install();
+    let shutdown = Shutdown::new(config.drain_timeout());
+    let started = start(config, roles, shutdown.clone()).await;
+    if started.is_err() {
+        shutdown.begin();
+    }
+    started
+}
+
+async fn start(
+    config: Config,
+    roles: &[RoleName],
+    shutdown: Shutdown,
+) -> Result<Running, AppError> {
+    let (health, metrics) = (Health::default(), Registry::for_process());
+    let own = AppMetrics::register(&metrics);
+    let version = env!("CARGO_PKG_VERSION");
+    own.build_info.with_label_values(&[version]).set(1);
+    let starting = health.part("start");
+    let admin = telemetry::serve(
+        config.admin.listen,
+        health.clone(),
+        metrics.clone(),
+        &shutdown,
+    )
+    .await
+    .map_err(|source| AppError::Listen {
+        address: config.admin.listen,
+        source,
+    })?;
+    let names = TopicNames::new(&config.topics.prefix);
+    let control = control::start(config.workspace.clone(), control::client()?, &shutdown).await?;
+    let deps = Deps {
+        config: Arc::new(config),
+        control,
+        clock: Arc::new(SystemClock),
+        topics: names,
+        health,
+        metrics,
+        shutdown: shutdown.clone(),
+    };
+    let mut running = Running::new(admin, shutdown);
+    for role in roles {
+        match role.start(deps.clone()).await {
+            Ok(started) => running.add(started),
+            Err(source) => {
+                running.abandon().await;
+                return Err(AppError::Start {
+                    role: role.name(),
+                    source,
+                });
+            }
+        }
+    }
+    starting.set(true);
+    tracing::info!(%admin, roles = ?roles, "running");
+    Ok(running)
+}

@@ -1,0 +1,90 @@
+//! The roles a process can take.
+
+use std::str::FromStr;
+
+use crate::deps::{Deps, Role, RoleError};
+
+/// One of the four roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RoleName {
+    /// HTTP to `events`.
+    Gateway,
+    /// `events` to destination topics.
+    Processor,
+    /// `deliver.*` to destinations.
+    Router,
+    /// `warehouse.*` to tables.
+    Warehouse,
+}
+
+impl RoleName {
+    /// All roles, in the order in which they are started: consumers before the one that lets events in.
+    pub const ALL: [RoleName; 4] = [
+        RoleName::Warehouse,
+        RoleName::Router,
+        RoleName::Processor,
+        RoleName::Gateway,
+    ];
+
+    /// Word on the command line, in logs and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Processor => "processor",
+            Self::Router => "router",
+            Self::Warehouse => "warehouse",
+        }
+    }
+
+    /// Reads a comma list such as `gateway,processor`.
+    ///
+    /// # Errors
+    /// The word that is not a role, with those that are.
+    pub fn list(text: &str) -> Result<Vec<Self>, String> {
+        let mut roles = text
+            .split(',')
+            .map(|word| word.trim().parse())
+            .collect::<Result<Vec<Self>, _>>()?;
+        roles.sort_by_key(|role| Self::ALL.iter().position(|r| r == role));
+        roles.dedup();
+        Ok(roles)
+    }
+
+    pub(super) async fn start(self, _deps: Deps) -> Result<Role, RoleError> {
+        match self {
+            Self::Gateway | Self::Processor | Self::Router | Self::Warehouse => {
+                Err(format!("{} is not part of this build yet", self.name()).into())
+            }
+        }
+    }
+}
+
+impl FromStr for RoleName {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|role| role.name() == word)
+            .ok_or_else(|| {
+                let names: Vec<&str> = Self::ALL.iter().rev().map(|role| role.name()).collect();
+                format!("{word:?} is not a role; there are {}", names.join(", "))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_roles_is_put_in_starting_order_without_doubles() {
+        let roles = RoleName::list("gateway, router,gateway").unwrap();
+        assert_eq!(roles, [RoleName::Router, RoleName::Gateway]);
+        let error = RoleName::list("gateway,rooter").unwrap_err();
+        assert!(
+            error.contains("rooter") && error.contains("router"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,39 @@
+//! `sluice gateway|processor|router|warehouse|all`.
+
+use std::time::Duration;
+
+use super::args::Global;
+use super::exit::{Exit, Failure};
+use crate::app::{self, AppError, RoleName};
+use crate::control::ControlError;
+
+/// How long the runtime may take to let go of blocking calls once the roles have ended.
+const LINGER: Duration = Duration::from_secs(1);
+
+pub(super) fn run(global: &Global, roles: &[RoleName]) -> Result<Exit, Failure> {
+    let config = global.load()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ended = runtime.block_on(app::serve(config, roles));
+    runtime.shutdown_timeout(LINGER);
+    ended.map(|()| Exit::Ok).map_err(failure)
+}
+
+/// The exit code that tells whoever restarts us what to look at.
+pub(super) fn failure(error: AppError) -> Failure {
+    let exit = match &error {
+        AppError::Workspace(
+            ControlError::Read { .. } | ControlError::Invalid { .. } | ControlError::Nowhere,
+        )
+        | AppError::Topics(_) => Exit::Config,
+        AppError::Workspace(_) => Exit::Connect,
+        AppError::Interrupted => Exit::Interrupted,
+        AppError::Listen { .. }
+        | AppError::Start { .. }
+        | AppError::Failed { .. }
+        | AppError::EndedUnasked { .. }
+        | AppError::RolePanicked { .. }
+        | AppError::TaskPanicked
+        | AppError::NotDrained { .. } => Exit::Failed,
+    };
+    Failure::new(exit, error)
+}
