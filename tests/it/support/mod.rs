@@ -4,3 +4,6 @@
 #![allow(dead_code)]
 
 pub mod checker;
+pub mod client;
+pub mod process;
+pub mod records;
