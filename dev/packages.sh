@@ -1,0 +1,137 @@
+# Sourced by dev/up and dev/test: what the machine must have, and getting it.
+# shellcheck shell=bash
+: "${root:?the script that sources this says where the checkout is}"
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Java 17 or newer, looked for where src/dev/kafka/java.rs looks.
+has_java() {
+  local java version
+  for java in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} java /usr/lib/jvm/*/bin/java; do
+    version=$("$java" -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1) || continue
+    if [[ -n $version && $version -ge 17 ]]; then return 0; fi
+  done
+  return 1
+}
+
+# Kafka's jars are fetched with Maven unless they are there already, or another Kafka is named (src/dev/kafka/find.rs).
+needs_maven() {
+  local version
+  if [[ -n ${SLUICE_BOOTSTRAP:-} || -n ${KAFKA_HOME:-} ]]; then return 1; fi
+  version=$(sed -n 's:.*<kafka.version>\(.*\)</kafka.version>.*:\1:p' "$root/dev/kafka/pom.xml")
+  [[ ! -d ${XDG_CACHE_HOME:-$HOME/.cache}/sluice/kafka-$version/libs ]]
+}
+
+# Server binaries; Debian keeps them off the path.
+has_postgres() {
+  local postgres
+  for postgres in /usr/lib/postgresql/*/bin/postgres; do
+    if [[ -x $postgres ]]; then return 0; fi
+  done
+  command -v postgres >/dev/null && command -v initdb >/dev/null
+}
+
+has_command() { command -v "$1" >/dev/null; }
+
+# need WHAT PACKAGE…: notes something that is missing, in words and as Debian packages of which the first that exists is taken.
+missing_words=()
+missing_packages=()
+packages=()
+need() {
+  missing_words+=("$1")
+  missing_packages+=("${*:2}")
+}
+
+find_missing_for_build() {
+  has_command cc || need 'a C compiler (cc)' gcc
+  has_command c++ || need 'a C++ compiler (c++)' g++
+  has_command make || need 'make' make
+}
+
+find_missing_for_kafka() {
+  if [[ -z ${SLUICE_BOOTSTRAP:-} ]] && ! has_java; then
+    need 'a Java runtime, 17 or newer' openjdk-17-jre-headless openjdk-21-jre-headless openjdk-25-jre-headless
+  fi
+  if needs_maven && ! has_command mvn; then need 'Maven (mvn)' maven; fi
+}
+
+find_missing_for_tests() {
+  has_postgres || need 'the PostgreSQL server (initdb, postgres)' postgresql
+}
+
+# Installs what was noted. Asks first on a terminal, unless told not to. Ends the script where it may not or cannot.
+install_missing() {
+  local assume_yes=$1 sudo=() answer
+  if [[ ${#missing_words[@]} -eq 0 ]]; then return 0; fi
+
+  say 'These are needed and were not found:'
+  printf '  - %s\n' "${missing_words[@]}" >&2
+  if ! has_command apt-get; then
+    say 'This system has no apt-get. Please install them with its own package manager and start again.'
+    exit 1
+  fi
+  choose_packages
+  local by_hand="apt-get install ${packages[*]}"
+  if [[ $(id -u) -ne 0 ]]; then
+    if ! has_command sudo; then
+      say "Please run this as root, and start again: $by_hand"
+      exit 1
+    fi
+    sudo=(sudo)
+  fi
+  if [[ $assume_yes != yes ]]; then
+    if [[ ! -t 0 || ! -t 2 ]]; then
+      say "Please run: ${sudo[*]:+sudo }$by_hand"
+      say 'or start this again with -y (or CI=true) to have it done.'
+      exit 1
+    fi
+    read -r -p 'Install them with apt-get now? [Y/n] ' answer
+    case ${answer:-y} in
+      [Yy]*) ;;
+      *)
+        say "Nothing was installed. By hand: ${sudo[*]:+sudo }$by_hand"
+        exit 1
+        ;;
+    esac
+  elif [[ ${#sudo[@]} -gt 0 ]] && ! sudo -n true 2>/dev/null && [[ ! -t 0 ]]; then
+    say "sudo asks for a password and there is no terminal. Please run: sudo $by_hand"
+    exit 1
+  fi
+
+  local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -q)
+  say 'Looking up packages (apt-get update)…'
+  "${apt[@]}" update >/dev/null || say 'apt-get update failed; going on with what apt knows.'
+  choose_packages
+  say "Installing ${packages[*]}…"
+  if ! "${apt[@]}" install -y --no-install-recommends "${packages[@]}" >&2; then
+    say "apt-get could not install them. Please see above; by hand: ${sudo[*]:+sudo }apt-get install ${packages[*]}"
+    exit 1
+  fi
+}
+
+# Sets packages: one for each thing that is missing.
+choose_packages() {
+  local choices
+  packages=()
+  for choices in "${missing_packages[@]}"; do packages+=("$(first_available "$choices")"); done
+}
+
+# The first of the packages that this release of the system has; Debian 13 has no OpenJDK 17, for example.
+first_available() {
+  local package
+  for package in $1; do
+    if apt-cache policy "$package" 2>/dev/null | grep -q '^ *Candidate: [^(]'; then
+      printf '%s' "$package"
+      return 0
+    fi
+  done
+  printf '%s' "${1%% *}"
+}
+
+find_cargo() {
+  if ! has_command cargo && [[ -x $HOME/.cargo/bin/cargo ]]; then PATH=$HOME/.cargo/bin:$PATH; fi
+  if ! has_command cargo; then
+    say 'Rust is needed (cargo was not found). See https://rustup.rs'
+    exit 1
+  fi
+}
