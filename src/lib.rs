@@ -11,6 +11,7 @@ pub mod dev;
 pub mod event;
 pub mod failpoint;
 pub mod fault;
+pub mod gateway;
 pub mod kafka;
 pub mod processor;
 pub mod retry;

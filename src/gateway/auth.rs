@@ -1,0 +1,75 @@
+//! Who is calling: the write key as each kind of client sends it. Pure.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, header};
+
+/// The user name of `Authorization: Basic …`; the password is not looked at. `None` when there is no such header, when it
+/// is not what RFC 7617 says, or when the name is empty.
+pub(super) fn write_key_in_header(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, encoded) = value.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"Basic ") {
+        return None;
+    }
+    let mut decoded = STANDARD.decode(encoded.trim_ascii()).ok()?;
+    let colon = decoded.iter().position(|b| *b == b':')?;
+    decoded.truncate(colon);
+    String::from_utf8(decoded)
+        .ok()
+        .filter(|key| !key.is_empty())
+}
+
+/// `writeKey` of the query, the first if there are several.
+pub(super) fn write_key_in_query(query: Option<&str>) -> Option<Cow<'_, str>> {
+    url::form_urlencoded::parse(query?.as_bytes())
+        .find(|(name, _)| name == "writeKey")
+        .map(|(_, key)| key)
+        .filter(|key| !key.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(value: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+        write_key_in_header(&headers)
+    }
+
+    #[test]
+    fn the_user_name_is_the_write_key_and_the_password_is_ignored() {
+        assert_eq!(header("Basic S0VZOg==").unwrap(), "KEY");
+        assert_eq!(header("basic S0VZOnNlY3JldA==").unwrap(), "KEY");
+    }
+
+    #[test]
+    fn what_is_no_basic_credential_is_none() {
+        for value in [
+            "",
+            "Basic",
+            "Basic ",
+            "Bearer S0VZOg==",
+            "Basic !!!",
+            "Basic S0VZ",
+            "Basic OnNlY3JldA==",
+        ] {
+            assert_eq!(header(value), None, "{value:?}");
+        }
+        assert_eq!(write_key_in_header(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_key_in_the_query_may_be_percent_encoded() {
+        assert_eq!(
+            write_key_in_query(Some("a=b&writeKey=K%2F1")).unwrap(),
+            "K/1"
+        );
+        assert_eq!(write_key_in_query(Some("writekey=K")), None);
+        assert_eq!(write_key_in_query(Some("writeKey=")), None);
+        assert_eq!(write_key_in_query(None), None);
+    }
+}

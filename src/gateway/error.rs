@@ -1,0 +1,39 @@
+//! Why the gateway could not start.
+
+use std::net::SocketAddr;
+
+use crate::fault::{Classify, Fault};
+use crate::kafka::KafkaError;
+
+/// Why the gateway could not start. Kafka being away is no reason: it starts, answers 503 and is not ready.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum GatewayError {
+    #[error("gateway.listen: could not listen on {listen}: {source}")]
+    Listen {
+        listen: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("gateway.trusted_proxies: {range:?} is neither an address nor a CIDR range")]
+    TrustedProxies { range: String },
+    #[error(transparent)]
+    Producer(#[from] KafkaError),
+}
+
+impl Classify for GatewayError {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Listen { .. } | Self::TrustedProxies { .. } => Fault::Fatal,
+            Self::Producer(error) => error.fault(),
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Listen { .. } => "gateway_listen",
+            Self::TrustedProxies { .. } => "gateway_trusted_proxies",
+            Self::Producer(error) => error.code(),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the gateway counts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus::{Histogram, IntCounter};
+
+use crate::telemetry::Registry;
+
+use super::routes::Route;
+
+crate::metrics! {
+    /// What the gateway counts.
+    pub struct GatewayMetrics("gateway") {
+        /// Events that every in-sync replica acknowledged, by source.
+        events_accepted_total: counter["source"],
+        /// Bytes of these events, as the clients wrote them, by source.
+        event_bytes_total: counter["source"],
+        /// Requests that were not answered with 200, by source (empty when it is not known) and reason.
+        requests_refused_total: counter["source", "reason"],
+        /// Requests answered, by route and status.
+        requests_total: counter["route", "status"],
+        /// Seconds from the end of a request's head to its answer, by route.
+        request_seconds: histogram["route"],
+        /// Open connections.
+        connections: gauge[],
+        /// Connections turned away at the limit.
+        connections_refused_total: counter[],
+        /// Connections closed because the client was too slow, by what it was slow in: head, body, idle.
+        connections_timed_out_total: counter["phase"],
+        /// Bytes of bodies being handled.
+        body_bytes_in_flight: gauge[],
+        /// Times a broken producer was replaced.
+        producer_replaced_total: gauge[],
+    }
+}
+
+/// The metrics of `registry`.
+pub(super) fn register(registry: &Registry) -> Arc<GatewayMetrics> {
+    GatewayMetrics::register(registry)
+}
+
+/// The metrics of each route, found once.
+#[derive(Debug)]
+pub(super) struct RouteMetrics {
+    routes: Vec<OneRoute>,
+    families: Arc<GatewayMetrics>,
+}
+
+#[derive(Debug)]
+struct OneRoute {
+    ok: IntCounter,
+    seconds: Histogram,
+}
+
+impl RouteMetrics {
+    pub(super) fn of(families: &Arc<GatewayMetrics>) -> Self {
+        let routes = Route::ALL
+            .iter()
+            .map(|route| OneRoute {
+                ok: families
+                    .requests_total
+                    .with_label_values(&[route.name(), "200"]),
+                seconds: families.request_seconds.with_label_values(&[route.name()]),
+            })
+            .collect();
+        Self {
+            routes,
+            families: Arc::clone(families),
+        }
+    }
+
+    /// Counts one answer.
+    pub(super) fn answered(&self, route: Route, status: StatusCode, took: Duration) {
+        let Some(metrics) = self.routes.get(route as usize) else {
+            return;
+        };
+        metrics.seconds.observe(took.as_secs_f64());
+        if status == StatusCode::OK {
+            metrics.ok.inc();
+        } else {
+            let labels = [route.name(), status.as_str()];
+            self.families
+                .requests_total
+                .with_label_values(&labels)
+                .inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_counted_under_its_own_name() {
+        let registry = Registry::default();
+        let routes = RouteMetrics::of(&register(&registry));
+        for route in Route::ALL {
+            routes.answered(route, StatusCode::OK, Duration::from_millis(1));
+        }
+        routes.answered(Route::Batch, StatusCode::BAD_REQUEST, Duration::ZERO);
+        let text = registry.render();
+        for route in Route::ALL {
+            let line = format!(
+                "requests_total{{route=\"{}\",status=\"200\"}} 1",
+                route.name()
+            );
+            assert!(text.contains(&line), "{line}\n{text}");
+        }
+        assert!(text.contains("requests_total{route=\"batch\",status=\"400\"} 1"));
+    }
+}

@@ -1,0 +1,246 @@
+//! HTTP to `events`.
+//!
+//! ```text
+//! socket ─▶ server ─▶ routes ─▶ accept ─┬─ auth      whose write key
+//!                                       ├─ body      read and inflate, with caps
+//!                                       ├─ repair    what is no text
+//!                                       ├─ payload   one pass over the JSON: the events, as slices of the body
+//!                                       ├─ admit     event → envelope, or a refusal
+//!                                       ├─ outbox    all envelopes → one buffer → Kafka
+//!                                       └─ reply     after the last acknowledgement
+//! ```
+//!
+//! **200 means that every event of the request is acknowledged by all in-sync replicas.** Nothing of a request is sent
+//! before all of it is read, checked and encoded, and nothing is answered before Kafka has answered. A request that Kafka
+//! does not acknowledge in time is answered with 503 and `Retry-After`; its events may be written all the same, and what
+//! the client sends again is recognised by its message id later.
+//!
+//! Strings, codes and the order of checks are RudderStack's, because its clients depend on them.
+
+mod accept;
+mod admit;
+mod arrival;
+mod auth;
+mod body;
+mod callers;
+mod connection;
+mod error;
+mod json;
+mod limit;
+pub mod metrics;
+mod net;
+mod outbox;
+mod payload;
+mod refusal;
+mod repair;
+mod reply;
+mod routes;
+mod server;
+mod status;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+
+use crate::clock::Clock;
+use crate::config::{GatewayConfig, Mode};
+use crate::deps::{Deps, Role, RoleError};
+use crate::event::{Framing, Topic};
+use crate::kafka::AckProducer;
+use crate::shutdown::Shutdown;
+use crate::telemetry::health::Part;
+
+use admit::Rules;
+use callers::Directory;
+use connection::Patience;
+use json::Bounds;
+use limit::ByteBudget;
+use metrics::{GatewayMetrics, RouteMetrics};
+use net::Networks;
+use outbox::Outbox;
+use payload::PayloadBounds;
+use server::{Server, Settings};
+
+pub use error::GatewayError;
+
+/// Room for what Kafka's protocol adds to a record.
+const RECORD_OVERHEAD: usize = 1_024;
+/// How often the brokers' health is looked at.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// Time kept from the drain for queued records and the producer's end.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// What every request needs.
+struct Gateway {
+    config: GatewayConfig,
+    directory: Arc<Directory>,
+    clock: Arc<dyn Clock>,
+    producer: AckProducer,
+    outbox: Outbox,
+    budget: Arc<ByteBudget>,
+    bounds: PayloadBounds,
+    rules: Rules,
+    trusted: Networks,
+    metrics: Arc<GatewayMetrics>,
+    routes: RouteMetrics,
+    shutdown: Shutdown,
+}
+
+/// Starts the gateway: it listens when this returns. [`Role::done`] resolves when every request it took is answered.
+///
+/// # Errors
+/// When the address cannot be had or the settings cannot be used.
+pub async fn start(deps: Deps) -> Result<Role, GatewayError> {
+    let config = deps.config.gateway.clone();
+    let gateway = Arc::new(Gateway::new(&deps)?);
+    let listener =
+        TcpListener::bind(config.listen)
+            .await
+            .map_err(|source| GatewayError::Listen {
+                listen: config.listen,
+                source,
+            })?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| GatewayError::Listen {
+            listen: config.listen,
+            source,
+        })?;
+    let ready = deps.health.part("gateway");
+    drop(
+        deps.shutdown
+            .spawn("gateway-health", watch_health(Arc::clone(&gateway), ready)),
+    );
+    let server = Server::new(
+        routes::router(Arc::clone(&gateway)),
+        Settings {
+            connections_max: config.connections_max,
+            header_bytes_max: config.header_bytes_max,
+            retry_after_max: config.retry_after_s_max,
+            patience: Patience {
+                idle: Duration::from_millis(config.idle_timeout_ms),
+                head: Duration::from_millis(config.header_timeout_ms),
+                body: Duration::from_millis(config.body_timeout_ms),
+            },
+        },
+        Arc::clone(&gateway.metrics),
+    );
+    tracing::info!(%address, "gateway listens on {address}");
+    let grace = config.drain_grace_ms.unwrap_or(match deps.config.mode {
+        Mode::Production => 5_000,
+        Mode::Dev => 0,
+    });
+    let run = run(gateway, server, listener, Duration::from_millis(grace));
+    Ok(Role {
+        name: "gateway",
+        address: Some(address),
+        done: tokio::spawn(run),
+    })
+}
+
+/// Serves until shutdown, then drains: readiness goes first (it follows the signal), connections are accepted for
+/// `grace` more, those that are open finish what they have, and the producer ends last.
+async fn run(
+    gateway: Arc<Gateway>,
+    server: Server,
+    listener: TcpListener,
+    grace: Duration,
+) -> Result<(), RoleError> {
+    let shutdown = gateway.shutdown.clone();
+    let stop = async {
+        shutdown.begun().await;
+        tokio::time::sleep(grace.min(shutdown.drain_timeout() / 2)).await;
+    };
+    server.accept(listener, stop).await;
+    let left = shutdown
+        .drain_timeout()
+        .saturating_sub(grace)
+        .saturating_sub(FLUSH);
+    let cut_off = server.drain(Instant::now() + left).await;
+    if cut_off > 0 {
+        tracing::warn!(
+            connections = cut_off,
+            "{cut_off} connections did not end in time"
+        );
+    }
+    let producer = gateway.producer.clone();
+    drop((gateway, server));
+    // Ending the producer blocks.
+    let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await;
+    match flushed {
+        // Whatever was not acknowledged was not answered with 200 either.
+        Ok(Err(error)) => tracing::warn!(%error, "records were still unacknowledged at the end"),
+        Ok(Ok(())) => {}
+        Err(error) => return Err(error.into()),
+    }
+    tracing::info!("gateway drained");
+    Ok(())
+}
+
+/// Keeps readiness and gauges in step with the producer.
+async fn watch_health(gateway: Arc<Gateway>, ready: Part) {
+    let producer = gateway.producer.clone();
+    // Nothing has been sent yet, so nothing would tell that the brokers are there.
+    drop(tokio::task::spawn_blocking(move || {
+        producer.ping(Duration::from_secs(30))
+    }));
+    while !gateway.shutdown.is_begun() {
+        ready.set(gateway.producer.healthy());
+        let metrics = &gateway.metrics;
+        let none: [&str; 0] = [];
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        metrics
+            .body_bytes_in_flight
+            .with_label_values(&none)
+            .set(count(gateway.budget.used()));
+        let replaced = i64::try_from(gateway.producer.replaced()).unwrap_or(i64::MAX);
+        metrics
+            .producer_replaced_total
+            .with_label_values(&none)
+            .set(replaced);
+        tokio::select! {
+            () = gateway.shutdown.begun() => {}
+            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+        }
+    }
+    ready.set(false);
+}
+
+impl Gateway {
+    fn new(deps: &Deps) -> Result<Self, GatewayError> {
+        let config = deps.config.gateway.clone();
+        let metrics = metrics::register(&deps.metrics);
+        let kafka = &deps.config.kafka;
+        Ok(Self {
+            directory: Directory::follow(&deps.control, &metrics, &deps.shutdown),
+            clock: Arc::clone(&deps.clock),
+            producer: AckProducer::open(kafka, "gateway")?,
+            outbox: Outbox {
+                topic: deps.topics.name(&Topic::Events),
+                framing: Framing::SingleObject,
+                record_bytes_max: kafka
+                    .producer
+                    .message_bytes_max
+                    .saturating_sub(RECORD_OVERHEAD),
+            },
+            budget: ByteBudget::new(config.in_flight_bytes_max),
+            bounds: PayloadBounds {
+                event: Bounds {
+                    depth: config.json_depth_max,
+                    values: config.json_values_max,
+                },
+                events: config.batch_events_max,
+            },
+            rules: Rules {
+                allow_anonymous: config.allow_missing_ids,
+            },
+            trusted: Networks::parse(&config.trusted_proxies)
+                .map_err(|range| GatewayError::TrustedProxies { range })?,
+            routes: RouteMetrics::of(&metrics),
+            metrics,
+            shutdown: deps.shutdown.clone(),
+            config,
+        })
+    }
+}

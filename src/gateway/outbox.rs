@@ -1,0 +1,123 @@
+//! The records of one request, encoded side by side in a buffer that the thread keeps.
+//!
+//! A request is sent whole or not at all, so all of it is encoded before any of it is sent. librdkafka copies what it is
+//! given, so the buffer is free again when the last record is queued, and no event needs an allocation of its own.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use crate::event::{Envelope, Framing, codec, ordering_key};
+use crate::kafka::{self, AckProducer, Headers, RecordRef};
+
+use super::refusal::Refusal;
+
+/// A thread keeps a buffer up to this size; a larger one was for one large request.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
+/// What every request's records have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Outbox {
+    /// Full name of the topic.
+    pub(super) topic: String,
+    pub(super) framing: Framing,
+    /// Key and payload of one record, together.
+    pub(super) record_bytes_max: usize,
+}
+
+/// The records of one request.
+pub(super) struct Outgoing<'a> {
+    outbox: &'a Outbox,
+    buffer: Vec<u8>,
+    records: SmallVec<[(Range<usize>, Range<usize>); 1]>,
+    event_bytes: u64,
+}
+
+impl Outbox {
+    /// Lets `work` encode and send with this thread's buffer.
+    pub(super) fn fill<T>(&self, work: impl FnOnce(&mut Outgoing<'_>) -> T) -> T {
+        thread_local! {
+            static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        }
+        let mut outgoing = Outgoing {
+            outbox: self,
+            buffer: BUFFER.take(),
+            records: SmallVec::new(),
+            event_bytes: 0,
+        };
+        let result = work(&mut outgoing);
+        let mut buffer = outgoing.buffer;
+        if buffer.capacity() <= KEPT_BYTES_MAX {
+            buffer.clear();
+            BUFFER.set(buffer);
+        }
+        result
+    }
+}
+
+impl Outgoing<'_> {
+    /// Encodes one event. `anonymous_header` is the last resort of the ordering key.
+    pub(super) fn push(
+        &mut self,
+        envelope: &Envelope<'_>,
+        anonymous_header: &str,
+    ) -> Result<(), Refusal> {
+        let key = ordering_key(
+            &envelope.user_id,
+            &envelope.anonymous_id,
+            anonymous_header,
+            &envelope.message_id,
+        );
+        let from = self.buffer.len();
+        self.buffer.extend_from_slice(key.as_bytes());
+        let middle = self.buffer.len();
+        codec::encode_envelope(envelope, self.outbox.framing, &mut self.buffer)
+            .map_err(|_| Refusal::Unencodable)?;
+        let to = self.buffer.len();
+        if to - from > self.outbox.record_bytes_max {
+            return Err(Refusal::TooLarge);
+        }
+        self.records.push((from..middle, middle..to));
+        self.event_bytes += envelope.event.len() as u64;
+        Ok(())
+    }
+
+    /// Queues every record as part of `batch`.
+    pub(super) fn send(
+        &self,
+        producer: &AckProducer,
+        batch: &kafka::Batch,
+        traceparent: &str,
+    ) -> Result<(), Refusal> {
+        let header = [(crate::event::headers::TRACEPARENT, traceparent.as_bytes())];
+        let headers = Headers::Borrowed(if traceparent.is_empty() { &[] } else { &header });
+        for (key, payload) in &self.records {
+            let record = RecordRef {
+                headers,
+                ..RecordRef::new(
+                    &self.outbox.topic,
+                    &self.buffer[key.clone()],
+                    &self.buffer[payload.clone()],
+                )
+            };
+            producer
+                .send(batch, record)
+                .map_err(|error| Refusal::from(&error))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.records.len() as u64
+    }
+
+    /// Bytes of the events as the client wrote them.
+    pub(super) fn event_bytes(&self) -> u64 {
+        self.event_bytes
+    }
+}

@@ -1,0 +1,146 @@
+//! Why a request is not answered with 200, in RudderStack's words and codes (clients match on both).
+
+use http::StatusCode;
+
+use crate::fault::{Classify, Fault};
+use crate::kafka::ProduceError;
+
+use super::json::JsonError;
+use super::payload::PayloadError;
+
+/// Why a request is not answered with 200. The text is the body of the answer; those that RudderStack has too are spelt as
+/// there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("failed to read writekey from header")]
+    NoWriteKey,
+    #[error("failed to read writekey from query params")]
+    NoWriteKeyInQuery,
+    #[error("invalid write key")]
+    UnknownWriteKey,
+    #[error("source is disabled")]
+    SourceDisabled,
+    #[error("failed to read body from request")]
+    BodyUnreadable,
+    #[error("request size exceeds max limit")]
+    TooLarge,
+    #[error("invalid json")]
+    InvalidJson,
+    /// Ours: RudderStack has no such limit.
+    #[error("json is nested too deeply")]
+    TooDeep,
+    /// Ours: RudderStack has no such limit.
+    #[error("event has too many values")]
+    TooManyValues,
+    #[error("empty batch payload")]
+    EmptyBatch,
+    #[error("event is not a valid rudder event")]
+    NotAnEvent,
+    #[error("request neither has anonymousId nor userId")]
+    NoIdentity,
+    #[error("error while marshalling")]
+    Unencodable,
+    /// What waits for Kafka, or is being read, has reached its limit.
+    #[error("service unavailable")]
+    Overloaded,
+    /// Kafka did not acknowledge.
+    #[error("service unavailable")]
+    NotAcknowledged,
+}
+
+impl Refusal {
+    /// The answer's status.
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::NoWriteKey | Self::NoWriteKeyInQuery | Self::UnknownWriteKey => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::SourceDisabled => StatusCode::NOT_FOUND,
+            Self::BodyUnreadable => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::InvalidJson
+            | Self::TooDeep
+            | Self::TooManyValues
+            | Self::EmptyBatch
+            | Self::NotAnEvent
+            | Self::NoIdentity
+            | Self::Unencodable => StatusCode::BAD_REQUEST,
+            Self::Overloaded | Self::NotAcknowledged => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Whether the client is asked to come back later (`Retry-After`).
+    pub(super) fn is_for_later(self) -> bool {
+        match self.fault() {
+            Fault::Transient { .. } => true,
+            Fault::Permanent | Fault::Fatal => false,
+        }
+    }
+}
+
+impl Classify for Refusal {
+    fn fault(&self) -> Fault {
+        match self {
+            Self::Overloaded | Self::NotAcknowledged => Fault::RETRY,
+            Self::NoWriteKey
+            | Self::NoWriteKeyInQuery
+            | Self::UnknownWriteKey
+            | Self::SourceDisabled
+            | Self::BodyUnreadable
+            | Self::TooLarge
+            | Self::InvalidJson
+            | Self::TooDeep
+            | Self::TooManyValues
+            | Self::EmptyBatch
+            | Self::NotAnEvent
+            | Self::NoIdentity
+            | Self::Unencodable => Fault::Permanent,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NoWriteKey | Self::NoWriteKeyInQuery => "no_write_key",
+            Self::UnknownWriteKey => "unknown_write_key",
+            Self::SourceDisabled => "source_disabled",
+            Self::BodyUnreadable => "body_unreadable",
+            Self::TooLarge => "too_large",
+            Self::InvalidJson => "invalid_json",
+            Self::TooDeep => "too_deep",
+            Self::TooManyValues => "too_many_values",
+            Self::EmptyBatch => "empty_batch",
+            Self::NotAnEvent => "not_an_event",
+            Self::NoIdentity => "no_identity",
+            Self::Unencodable => "unencodable",
+            Self::Overloaded => "overloaded",
+            Self::NotAcknowledged => "not_acknowledged",
+        }
+    }
+}
+
+impl From<PayloadError> for Refusal {
+    fn from(error: PayloadError) -> Self {
+        match error {
+            PayloadError::Json(JsonError::Syntax) => Self::InvalidJson,
+            PayloadError::Json(JsonError::TooDeep) => Self::TooDeep,
+            PayloadError::Json(JsonError::TooManyValues) => Self::TooManyValues,
+            PayloadError::TooManyEvents => Self::TooLarge,
+        }
+    }
+}
+
+impl From<&ProduceError> for Refusal {
+    /// Everything but a record that can never fit is answered so that the client sends it again: a 4xx makes the browser's
+    /// client throw the event away.
+    fn from(error: &ProduceError) -> Self {
+        match error {
+            ProduceError::TooLarge { .. } => Self::TooLarge,
+            ProduceError::QueueFull => Self::Overloaded,
+            ProduceError::Timeout
+            | ProduceError::Unavailable(_)
+            | ProduceError::Refused(_)
+            | ProduceError::Broken(_)
+            | ProduceError::Denied(_) => Self::NotAcknowledged,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The listener: a bounded number of connections, closed when their clients are too slow, drained in order.
+//!
+//! `axum::serve` bounds neither connections nor how slowly a client may send, so the loop is ours; requests go to the same
+//! `axum::Router`.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::connection::{Connection, Patience, Phase, Watched};
+use super::metrics::GatewayMetrics;
+use super::routes;
+
+/// What the listener needs to know.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) connections_max: usize,
+    pub(super) header_bytes_max: usize,
+    pub(super) retry_after_max: u32,
+    pub(super) patience: Patience,
+}
+
+/// Accepts connections until told to stop.
+pub(super) struct Server {
+    router: Router,
+    settings: Settings,
+    metrics: Arc<GatewayMetrics>,
+    connections: TaskTracker,
+    draining: CancellationToken,
+}
+
+impl Server {
+    pub(super) fn new(router: Router, settings: Settings, metrics: Arc<GatewayMetrics>) -> Self {
+        Self {
+            router,
+            settings,
+            metrics,
+            connections: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        }
+    }
+
+    /// Accepts connections until `stop` resolves; the listener is closed then, its connections go on.
+    pub(super) async fn accept(&self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let slots = Arc::new(Semaphore::new(self.settings.connections_max));
+        tokio::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stop => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (socket, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    wait_after(&error).await;
+                    continue;
+                }
+            };
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                self.metrics
+                    .connections_refused_total
+                    .with_label_values::<&str>(&[])
+                    .inc();
+                self.connections
+                    .spawn(turn_away(socket, self.settings.retry_after_max));
+                continue;
+            };
+            // Answers are small and whole; waiting to fill a packet would only delay them.
+            if let Err(error) = socket.set_nodelay(true) {
+                tracing::debug!(%error, "no TCP_NODELAY");
+            }
+            let open = self.metrics.connections.with_label_values::<&str>(&[]);
+            open.inc();
+            let serving = serve(
+                socket,
+                Connection::new(peer),
+                self.router.clone(),
+                self.settings.clone(),
+                Arc::clone(&self.metrics),
+                self.draining.clone(),
+            );
+            self.connections.spawn(async move {
+                serving.await;
+                open.dec();
+                drop(slot);
+            });
+        }
+    }
+
+    /// Lets every connection finish the request it has, at most until `deadline`. Returns how many were cut off.
+    pub(super) async fn drain(&self, deadline: Instant) -> usize {
+        self.draining.cancel();
+        self.connections.close();
+        match tokio::time::timeout_at(deadline.into(), self.connections.wait()).await {
+            Ok(()) => 0,
+            Err(_) => self.connections.len(),
+        }
+    }
+}
+
+/// Out of file descriptors or memory: trying again at once would be a busy loop. Anything else was one client's problem.
+async fn wait_after(error: &io::Error) {
+    const OUT_OF: [i32; 4] = [
+        nix::errno::Errno::EMFILE as i32,
+        nix::errno::Errno::ENFILE as i32,
+        nix::errno::Errno::ENOBUFS as i32,
+        nix::errno::Errno::ENOMEM as i32,
+    ];
+    if error
+        .raw_os_error()
+        .is_some_and(|code| OUT_OF.contains(&code))
+    {
+        tracing::warn!(%error, "cannot accept a connection");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn turn_away(mut socket: TcpStream, retry_after_max: u32) {
+    let seconds = fastrand::u32(1..=retry_after_max.max(1));
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {seconds}\r\nConnection: close\r\n\
+         Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 20\r\n\r\n\
+         service unavailable\n"
+    );
+    let write = async {
+        socket.write_all(answer.as_bytes()).await?;
+        socket.shutdown().await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(1), write).await {
+        tracing::debug!(%error, "client gone before it was turned away");
+    }
+}
+
+async fn serve(
+    socket: TcpStream,
+    connection: Arc<Connection>,
+    router: Router,
+    settings: Settings,
+    metrics: Arc<GatewayMetrics>,
+    draining: CancellationToken,
+) {
+    let io = TokioIo::new(Watched::new(socket, Arc::clone(&connection)));
+    let seen = Arc::clone(&connection);
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        answer(router.clone(), Arc::clone(&seen), request)
+    });
+    let http = http1::Builder::new()
+        .max_header_size(settings.header_bytes_max)
+        .header_read_timeout(None)
+        .serve_connection(io, service);
+    tokio::pin!(http);
+    let mut asked_to_end = false;
+    loop {
+        let left = connection.time_left(&settings.patience);
+        if left.is_zero() {
+            let phase = connection.phase().name();
+            metrics
+                .connections_timed_out_total
+                .with_label_values(&[phase])
+                .inc();
+            return;
+        }
+        tokio::select! {
+            ended = http.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, peer = connection.peer_text, "connection ended");
+                }
+                return;
+            }
+            () = draining.cancelled(), if !asked_to_end => {
+                asked_to_end = true;
+                http.as_mut().graceful_shutdown();
+            }
+            () = tokio::time::sleep(left) => {}
+        }
+    }
+}
+
+async fn answer(
+    mut router: Router,
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    connection.enter(Phase::Body);
+    let mut request = request.map(Body::new);
+    routes::normalise_path(&mut request);
+    request.extensions_mut().insert(Arc::clone(&connection));
+    let answered = router.call(request).await;
+    connection.enter(Phase::Idle);
+    answered
+}

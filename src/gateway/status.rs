@@ -1,0 +1,55 @@
+//! What the gateway tells of itself, in RudderStack's shapes.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+
+use super::Gateway;
+use super::reply;
+use crate::clock::rfc3339_ms;
+
+/// `GET /health`: 200 while events can be taken, 503 while Kafka is away or the gateway drains.
+pub(super) async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
+    let draining = gateway.shutdown.is_begun();
+    if draining || !gateway.producer.healthy() {
+        let reason = if draining {
+            "draining"
+        } else {
+            "Cannot connect to Kafka"
+        };
+        return reply::error(StatusCode::SERVICE_UNAVAILABLE, reason.to_owned());
+    }
+    let revision = gateway.directory.now().workspace.revision;
+    let body = serde_json::json!({
+        "appType": "EMBEDDED",
+        "server": "UP",
+        "db": "UP",
+        "acceptingEvents": "TRUE",
+        "routingEvents": "TRUE",
+        "mode": "NORMAL",
+        "backendConfigMode": "JSON",
+        "lastSync": rfc3339_ms(revision),
+        "lastRegulationSync": "",
+    });
+    reply::json(StatusCode::OK, body.to_string())
+}
+
+/// `GET /version`.
+pub(super) async fn version() -> Response {
+    let body = serde_json::json!({
+        "Version": env!("CARGO_PKG_VERSION"),
+        "Commit": option_env!("SLUICE_COMMIT").unwrap_or_default(),
+        "BuildDate": option_env!("SLUICE_BUILD_DATE").unwrap_or_default(),
+        "BuiltBy": "",
+        "Features": {},
+    });
+    reply::json(StatusCode::OK, body.to_string())
+}
+
+/// `GET /robots.txt`.
+pub(super) async fn robots() -> Response {
+    // The blanks at the ends of the lines are RudderStack's.
+    reply::text(StatusCode::OK, "User-agent: * \nDisallow: / \n")
+}
