@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::control::ControlError;
 use crate::deps::RoleError;
 use crate::fault::{Classify, Fault};
-use crate::topics::SpecError;
+use crate::topics::{SpecError, TopicsError};
 
 /// Why a process could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,11 @@ pub enum AppError {
     #[error("no workspace to work with")]
     Workspace(#[from] ControlError),
     #[error("the topics file cannot be used")]
-    Topics(#[from] SpecError),
+    Spec(#[from] SpecError),
+    #[error("the topics could not be looked at")]
+    Topics(#[from] TopicsError),
+    #[error("the topics are not safe to run on:\n{}", problems.join("\n"))]
+    Unsafe { problems: Vec<String> },
     #[error("the {role} could not start")]
     Start {
         role: &'static str,
@@ -51,8 +55,10 @@ impl Classify for AppError {
     fn fault(&self) -> Fault {
         match self {
             Self::Workspace(error) => error.fault(),
+            Self::Spec(error) => error.fault(),
             Self::Topics(error) => error.fault(),
             Self::Listen { .. }
+            | Self::Unsafe { .. }
             | Self::Start { .. }
             | Self::Failed { .. }
             | Self::EndedUnasked { .. }
@@ -66,7 +72,9 @@ impl Classify for AppError {
     fn code(&self) -> &'static str {
         match self {
             Self::Workspace(error) => error.code(),
+            Self::Spec(error) => error.code(),
             Self::Topics(error) => error.code(),
+            Self::Unsafe { .. } => "topics_unsafe",
             Self::Listen { .. } => "admin_listen",
             Self::Start { .. } => "role_start",
             Self::Failed { .. } => "role_failed",

@@ -7,6 +7,7 @@
 //! Health and metrics come first, so that an operator sees what a process that does not become ready is waiting for.
 
 mod error;
+mod gate;
 mod role;
 mod running;
 
@@ -16,9 +17,11 @@ pub use error::AppError;
 pub use role::RoleName;
 pub use running::{Running, Stopper};
 
+use gate::Gate;
+
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::control;
+use crate::control::{self, Control};
 use crate::deps::Deps;
 use crate::event::TopicNames;
 use crate::shutdown::Shutdown;
@@ -31,6 +34,8 @@ crate::metrics! {
         build_info: gauge["version"],
         /// Revision of the workspace that the roles work with, milliseconds since the epoch.
         workspace_revision: gauge[],
+        /// 1 while a newer workspace is held back because its topics are missing or unsafe.
+        workspace_held_back: gauge[],
     }
 }
 
@@ -113,13 +118,22 @@ async fn start(
         address: config.admin.listen,
         source,
     })?;
-    let names = TopicNames::new(&config.topics.prefix);
-    let control = control::start(config.workspace.clone(), control::client()?, &shutdown).await?;
+    let gate = Gate::open(&config, roles, shutdown.clone())?;
+    let source = control::start(config.workspace.clone(), control::client()?, &shutdown).await?;
+    let workspace = source.snapshot();
+    gate.first(Arc::clone(&workspace)).await?;
+    own.workspace_revision
+        .with_label_values::<&str>(&[])
+        .set(workspace.revision);
+    // The roles' own handle: what changes at the source passes the gate first.
+    let control = Control::new((*workspace).clone());
+    gate.follow(source, control.clone(), own);
+    let topics = TopicNames::new(&config.topics.prefix);
     let deps = Deps {
         config: Arc::new(config),
         control,
         clock: Arc::new(SystemClock),
-        topics: names,
+        topics,
         health,
         metrics,
         shutdown: shutdown.clone(),

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use crate::deps::{Deps, Role, RoleError};
+use crate::event::Topic;
 
 /// One of the four roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +49,20 @@ impl RoleName {
         roles.sort_by_key(|role| Self::ALL.iter().position(|r| r == role));
         roles.dedup();
         Ok(roles)
+    }
+
+    /// Whether the role reads or writes `topic`.
+    pub(super) fn uses(self, topic: &Topic) -> bool {
+        match topic {
+            Topic::Events => matches!(self, Self::Gateway | Self::Processor),
+            Topic::Seen => matches!(self, Self::Processor),
+            Topic::Deliver(_) => matches!(self, Self::Processor | Self::Router),
+            Topic::Parked(_) => matches!(self, Self::Router),
+            Topic::Warehouse(_) => matches!(self, Self::Processor | Self::Warehouse),
+            Topic::Dlq(stage) => stage.name() == self.name(),
+            Topic::Ledger => matches!(self, Self::Processor | Self::Router | Self::Warehouse),
+            Topic::Config => false,
+        }
     }
 
     pub(super) async fn start(self, _deps: Deps) -> Result<Role, RoleError> {

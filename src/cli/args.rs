@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::config::ConfigCommand;
 use super::exit::TABLE;
-use crate::config::{Config, ConfigError};
+use super::topics::TopicsCommand;
+use crate::config::{Config, ConfigError, LogConfig};
 
 /// A customer-data pipeline on Kafka: takes events as RudderStack's servers do, delivers them to destinations in order per
 /// user, and loads them into warehouse tables.
@@ -78,6 +79,20 @@ impl Global {
         }
         Ok(config)
     }
+
+    /// Logging for a command that people wait for: only what they should know.
+    pub(super) fn log_of_a_command(&self) -> LogConfig {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => "error",
+            (false, 0) => "warn",
+            (false, 1) => "debug",
+            (false, _) => "trace",
+        };
+        LogConfig {
+            level: level.to_owned(),
+            ..LogConfig::default()
+        }
+    }
 }
 
 /// What to do.
@@ -98,6 +113,12 @@ pub enum Command {
     /// Run all roles in one process.
     #[command(after_help = ROLE_HELP)]
     All,
+    /// Compare the cluster's topics with what is declared, and bring them there.
+    Topics {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: TopicsCommand,
+    },
     /// Look at the settings; connects to nothing.
     Config {
         /// What to do with them.

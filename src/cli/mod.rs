@@ -8,6 +8,7 @@ mod config;
 mod exit;
 mod output;
 mod roles;
+mod topics;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Router => roles::run(global, &[RoleName::Router]),
         Command::Warehouse => roles::run(global, &[RoleName::Warehouse]),
         Command::All => roles::run(global, &RoleName::ALL),
+        Command::Topics { command } => topics::run(global, command, output),
         Command::Config { command } => config::run(global, command, output),
         Command::Version => version(output),
         Command::Completion { shell } => {

@@ -1,5 +1,4 @@
 //! The only place that writes to standard output, and where questions are asked.
-#![allow(dead_code, reason = "the next commit uses it")]
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -61,14 +60,23 @@ impl Output {
 
     /// Says why the command failed; never silenced.
     pub(super) fn failure(&self, failure: &Failure) {
-        let (red, plain) = if self.colour {
+        self.complain(&failure.error.to_string());
+        for cause in failure.error.chain().skip(1) {
+            self.err(&format!("  because: {cause}"));
+        }
+    }
+
+    /// Says what went wrong with a part; never silenced.
+    pub(super) fn complain(&self, text: &str) {
+        let (red, plain) = self.red();
+        self.err(&format!("{red}error:{plain} {text}"));
+    }
+
+    fn red(&self) -> (&'static str, &'static str) {
+        if self.colour {
             ("\x1b[31m", "\x1b[0m")
         } else {
             ("", "")
-        };
-        self.err(&format!("{red}error:{plain} {}", failure.error));
-        for cause in failure.error.chain().skip(1) {
-            self.err(&format!("  because: {cause}"));
         }
     }
 

@@ -22,12 +22,17 @@ pub(super) fn run(global: &Global, roles: &[RoleName]) -> Result<Exit, Failure> 
 pub(super) fn failure(error: AppError) -> Failure {
     let exit = match &error {
         AppError::Workspace(
-            ControlError::Read { .. } | ControlError::Invalid { .. } | ControlError::Nowhere,
+            ControlError::Read { .. }
+            | ControlError::Invalid { .. }
+            | ControlError::Nowhere
+            | ControlError::Client(_),
         )
-        | AppError::Topics(_) => Exit::Config,
-        AppError::Workspace(_) => Exit::Connect,
+        | AppError::Spec(_) => Exit::Config,
+        AppError::Workspace(ControlError::Unreachable { .. } | ControlError::Status { .. })
+        | AppError::Topics(_) => Exit::Connect,
         AppError::Interrupted => Exit::Interrupted,
         AppError::Listen { .. }
+        | AppError::Unsafe { .. }
         | AppError::Start { .. }
         | AppError::Failed { .. }
         | AppError::EndedUnasked { .. }

@@ -86,6 +86,11 @@ impl Config {
         Duration::from_millis(self.drain_ms.unwrap_or(25_000))
     }
 
+    /// Whether roles bring topics into shape by themselves.
+    pub fn ensures_topics(&self) -> bool {
+        self.topics.ensure.unwrap_or(self.mode == Mode::Dev)
+    }
+
     /// The process's stable name.
     pub fn instance(&self) -> String {
         self.instance.clone().unwrap_or_else(|| {

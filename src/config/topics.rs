@@ -13,6 +13,9 @@ pub struct TopicsConfig {
     pub prefix: String,
     /// The declaration of shapes; default: the `topics.yaml` that is part of the binary.
     pub file: Option<PathBuf>,
+    /// Whether roles create missing topics and set declared settings, when they start and when the workspace gains
+    /// destinations. Default: true in dev mode; else false, and an operator runs `sluice topics apply`.
+    pub ensure: Option<bool>,
 }
 
 impl Default for TopicsConfig {
@@ -20,6 +23,7 @@ impl Default for TopicsConfig {
         Self {
             prefix: "sluice.".to_owned(),
             file: None,
+            ensure: None,
         }
     }
 }

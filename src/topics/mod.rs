@@ -1,15 +1,18 @@
 //! Topics as they are declared, as they are on the cluster, and what lies between.
 //!
 //! `topics.yaml` and the workspace's destinations say what should exist ([`Spec`], [`wanted`]); [`plan()`] compares that with what
-//! the cluster has, without I/O; [`apply()`] carries a plan out. Roles ask [`check()`] before they start.
+//! the cluster has, without I/O; [`apply()`] carries a plan
+//! out, [`ensure`] does both until nothing is left. Roles ask [`check()`] before they start.
 //!
 //! Nothing here deletes a topic, removes a partition or moves a replica.
 
+mod apply;
 pub mod check;
 pub mod plan;
 pub mod spec;
 mod units;
 
+pub use apply::{TopicsError, apply, ensure, observe};
 pub use check::{Problem, check};
 pub use plan::{Action, Cluster, Note, Observed, Plan, PlanOptions, plan};
 pub use spec::{Shape, Spec, SpecError};
