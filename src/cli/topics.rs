@@ -186,7 +186,7 @@ fn apply(
         ));
     }
     let mut done = 0;
-    let result = topics::apply(&scene.admin, &plan, dry_run, |_| done += 1);
+    let result = topics::apply(&scene.admin, &scene.names, &plan, dry_run, |_| done += 1);
     let failed = result.err().unwrap_or_default();
     output.say(&format!(
         "{done} of {} change(s) {}",

@@ -13,6 +13,9 @@ use crate::kafka::{Admin, KafkaError, NewTopic, TopicInfo};
 /// How long changes made by somebody else at the same time, or brokers that have not heard of ours, are waited for.
 const SETTLE: Duration = Duration::from_secs(15);
 
+/// Between two looks at a cluster that is changing.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Why topics could not be brought into shape.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -80,34 +83,71 @@ pub fn observe(admin: &Admin, names: &TopicNames) -> Result<Cluster, KafkaError>
     Ok(Cluster { brokers, topics })
 }
 
-/// Carries out the actions of a plan and tells of each as it is done; with `dry_run` the brokers are only asked whether they
-/// would. A topic that somebody else made meanwhile is not an error: the next plan compares it.
+/// Carries out the actions of a plan, tells of each as it is done, and returns once the cluster shows them; with `dry_run` the
+/// brokers are only asked whether they would. A topic that somebody else made meanwhile is not an error: the next plan compares it.
 ///
 /// # Errors
 /// The actions that failed; the others were carried out.
 pub fn apply(
     admin: &Admin,
+    names: &TopicNames,
     plan: &Plan,
     dry_run: bool,
     mut done: impl FnMut(&Action),
 ) -> Result<(), Vec<TopicsError>> {
     let mut failed = Vec::new();
+    // Creating waits for leaders by itself.
+    let mut pending: Vec<&Action> = plan
+        .actions
+        .iter()
+        .filter(|action| !matches!(action, Action::Create { .. }))
+        .collect();
     for action in together(admin, plan, dry_run, &mut done) {
         let (Action::Create { topic, .. }
         | Action::Alter { topic, .. }
         | Action::AddPartitions { topic, .. }) = action;
         match one(admin, action, dry_run) {
-            Err(source) if !source.is_already_there() => failed.push(TopicsError::Change {
-                topic: topic.clone(),
-                source,
-            }),
+            Err(source) if !source.is_already_there() => {
+                pending.retain(|other| *other != action);
+                failed.push(TopicsError::Change {
+                    topic: topic.clone(),
+                    source,
+                });
+            }
             Ok(()) | Err(_) => done(action),
         }
+    }
+    if !dry_run && let Err(error) = settle(admin, names, &pending) {
+        failed.push(error);
     }
     if failed.is_empty() {
         Ok(())
     } else {
         Err(failed)
+    }
+}
+
+/// Waits until the brokers show what the controller has accepted: they hear of it a little later, and tell nobody when.
+fn settle(admin: &Admin, names: &TopicNames, actions: &[&Action]) -> Result<(), TopicsError> {
+    let until = Instant::now() + SETTLE;
+    loop {
+        if actions.is_empty() {
+            return Ok(());
+        }
+        let cluster = observe(admin, names)?;
+        let open: Vec<&&Action> = actions
+            .iter()
+            .filter(|action| !action.is_done(&cluster))
+            .collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(TopicsError::Unsettled {
+                topics: open.iter().map(ToString::to_string).collect(),
+            });
+        }
+        thread::sleep(LOOK_AGAIN);
     }
 }
 
@@ -194,7 +234,7 @@ pub fn ensure(
                 topics: plan.actions.iter().map(ToString::to_string).collect(),
             });
         }
-        let applied = apply(admin, &plan, false, |action| {
+        let applied = apply(admin, names, &plan, false, |action| {
             tracing::info!(%action, "topic brought into shape");
         });
         if let Err(failed) = applied
@@ -202,7 +242,6 @@ pub fn ensure(
         {
             return Err(first);
         }
-        // Another broker may answer the next look, and hear of the change a little later than the controller.
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(LOOK_AGAIN);
     }
 }

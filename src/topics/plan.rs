@@ -119,6 +119,24 @@ pub struct Plan {
     pub notes: Vec<Note>,
 }
 
+impl Action {
+    /// Whether `cluster` shows what the action was to bring about.
+    pub fn is_done(&self, cluster: &Cluster) -> bool {
+        match self {
+            Self::Create { topic, .. } => cluster.topics.contains_key(topic),
+            Self::Alter { topic, changes } => cluster.topics.get(topic).is_some_and(|observed| {
+                changes
+                    .iter()
+                    .all(|change| observed.config.get(&change.key) == Some(&change.to))
+            }),
+            Self::AddPartitions { topic, to, .. } => cluster
+                .topics
+                .get(topic)
+                .is_some_and(|observed| observed.partitions >= *to),
+        }
+    }
+}
+
 impl Plan {
     /// Whether the cluster is as declared, apart from notes.
     pub fn is_empty(&self) -> bool {

@@ -72,7 +72,14 @@ fn topic<'a>(cluster: &'a mut Cluster, name: &str) -> &'a mut Observed {
 #[test]
 fn a_cluster_that_was_planned_and_changed_needs_no_further_change() {
     for (brokers, options) in [(3, production()), (1, dev())] {
+        let empty = Cluster {
+            brokers,
+            ..Cluster::default()
+        };
+        let first = run(&empty, options);
+        assert!(!first.actions.iter().any(|action| action.is_done(&empty)));
         let cluster = applied(brokers, options);
+        assert!(first.actions.iter().all(|action| action.is_done(&cluster)));
         assert_eq!(cluster.topics.len(), 4);
         assert_eq!(run(&cluster, options), Plan::default());
     }

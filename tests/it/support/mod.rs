@@ -5,5 +5,6 @@
 
 pub mod checker;
 pub mod client;
+pub mod command;
 pub mod process;
 pub mod records;
