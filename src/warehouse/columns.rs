@@ -89,7 +89,7 @@ impl Stored {
     }
 
     /// The word's meaning.
-    pub fn parse(word: &str) -> Option<Self> {
+    fn parse(word: &str) -> Option<Self> {
         Some(match word {
             "int" => Self::Int,
             "float" => Self::Float,
@@ -121,11 +121,18 @@ impl fmt::Display for Stored {
 }
 
 /// Field metadata: the warehouse column that a file's column belongs to.
-pub const COLUMN_KEY: &str = "sluice.column";
+const COLUMN_KEY: &str = "sluice.column";
 /// Field metadata: [`Stored::as_str`].
-pub const STORED_KEY: &str = "sluice.stored";
+const STORED_KEY: &str = "sluice.stored";
 /// The column that every row has and files are sorted by, in any case.
 pub const RECEIVED_AT: &str = "received_at";
+
+/// The warehouse column that a file's column belongs to, and how its values are stored; `None` for a foreign column.
+pub fn warehouse_column(field: &Field) -> Option<(&str, Stored)> {
+    let name = field.metadata().get(COLUMN_KEY)?;
+    let stored = Stored::parse(field.metadata().get(STORED_KEY)?)?;
+    Some((name, stored))
+}
 
 /// The rows of one table of one batch.
 #[derive(Debug)]

@@ -152,6 +152,15 @@ fn names_are_made_as_rudderstack_makes_them() {
         let got = names::transform_table(casing(case), text(case, "tableName"));
         tally.equal(text(case, "name"), got.as_str(), text(case, "expected"));
     }
+    for case in cases(&file, "safe:TestSafeNamespace") {
+        let dialect = Dialect::of(text(case, "destType")).expect("a known type");
+        let got = names::namespace(dialect, text(case, "namespace"));
+        tally.equal(
+            text(case, "namespace"),
+            got.as_str(),
+            text(case, "expected"),
+        );
+    }
     for (table, field) in [
         ("safe:TestSafeColumnName", "columnName"),
         ("safe:TestSafeTableName", "tableName"),

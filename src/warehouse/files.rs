@@ -143,7 +143,7 @@ pub async fn remove(store: &Arc<dyn ObjectStore>, keys: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::warehouse::columns::{STORED_KEY, TableBuffer};
+    use crate::warehouse::columns::{self, TableBuffer};
     use crate::warehouse::rows::{Column, Row};
     use crate::warehouse::{Cell, schema::ColumnType};
 
@@ -170,7 +170,8 @@ mod tests {
         let rows: Vec<usize> = pieces.iter().map(RecordBatch::num_rows).collect();
         assert_eq!(rows, [4, 4, 2]);
         let schema = pieces[0].schema();
-        assert_eq!(schema.field(0).metadata()[STORED_KEY], "json");
+        let stored = columns::warehouse_column(schema.field(0));
+        assert_eq!(stored, Some(("plan", columns::Stored::Json)));
         assert_eq!(schema.fields(), batch.schema().fields());
     }
 

@@ -44,6 +44,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::path::Path;
@@ -51,7 +52,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::columns::Stored;
+use super::columns::{self, Stored};
 use super::files::{self, FileError, store_fault};
 use crate::clock::UnixMs;
 use crate::fault::{Classify, Fault};
@@ -110,6 +111,20 @@ pub struct StagedColumn {
     pub name: String,
     /// How the values are stored. A column with values of several types is listed once per type.
     pub stored: Stored,
+}
+
+impl StagedColumn {
+    /// The columns of a staging file, in its order.
+    pub fn of(schema: &Schema) -> Vec<Self> {
+        let fields = schema.fields().iter();
+        fields
+            .filter_map(|field| {
+                let (name, stored) = columns::warehouse_column(field)?;
+                let name = name.to_owned();
+                Some(Self { name, stored })
+            })
+            .collect()
+    }
 }
 
 impl Manifest {

@@ -89,8 +89,29 @@ pub fn safe(dialect: &Dialect, casing: Casing, name: &str) -> String {
     cut(name, dialect.identifier_max)
 }
 
+/// The schema or dataset for a configured namespace or a source's name. Digits are words of their own here, in every
+/// warehouse but BigQuery.
+pub fn namespace(dialect: &Dialect, name: &str) -> String {
+    let digits = if dialect.name == "BQ" {
+        Digits::Cling
+    } else {
+        Digits::Divide
+    };
+    let mut namespace = transform(digits, name.trim_start_matches('_'));
+    if namespace.is_empty() {
+        return "stringempty".to_owned();
+    }
+    if dialect.is_reserved(&namespace) {
+        namespace.insert(0, '_');
+    }
+    if dialect.upper {
+        namespace.make_ascii_uppercase();
+    }
+    cut(namespace, dialect.name_max.or(Some(127)))
+}
+
 /// Tables that belong to us even when reserved words are kept: a row of a customer's event must never land in them.
-const ALWAYS_OURS: [&str; 3] = ["users", "identifies", "rudder_discards"];
+const ALWAYS_OURS: [&str; 4] = ["users", "identifies", "rudder_discards", "sluice_loads"];
 /// Tables that hold one event type each.
 const OURS: [&str; 6] = [
     "tracks", "pages", "screens", "aliases", "groups", "accounts",
