@@ -5,3 +5,4 @@ mod config_command;
 mod local_kafka;
 mod support;
 mod topics_command;
+mod warehouse_postgres;

@@ -6,5 +6,6 @@
 pub mod checker;
 pub mod client;
 pub mod command;
+pub mod postgres;
 pub mod process;
 pub mod records;
