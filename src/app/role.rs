@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use crate::deps::{Deps, Role, RoleError};
 use crate::event::Topic;
+use crate::gateway;
 
 /// One of the four roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,9 +66,10 @@ impl RoleName {
         }
     }
 
-    pub(super) async fn start(self, _deps: Deps) -> Result<Role, RoleError> {
+    pub(super) async fn start(self, deps: Deps) -> Result<Role, RoleError> {
         match self {
-            Self::Gateway | Self::Processor | Self::Router | Self::Warehouse => {
+            Self::Gateway => Ok(gateway::start(deps).await?),
+            Self::Processor | Self::Router | Self::Warehouse => {
                 Err(format!("{} is not part of this build yet", self.name()).into())
             }
         }

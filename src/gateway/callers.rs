@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::telemetry::metrics::IntCounter;
 use arc_swap::{ArcSwap, Guard};
-use prometheus::IntCounter;
 
 use crate::control::{Control, Source, Workspace};
 use crate::event::Envelope;

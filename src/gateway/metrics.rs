@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::telemetry::metrics::{Histogram, IntCounter};
 use http::StatusCode;
-use prometheus::{Histogram, IntCounter};
 
 use crate::telemetry::Registry;
 

@@ -28,8 +28,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use prometheus::{Encoder, TextEncoder};
 
-/// Counter, gauge and histogram families, re-exported for [`crate::metrics!`].
-pub use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
+/// Counters, gauges and histograms and their families by label: what [`crate::metrics!`] makes, so that nobody else needs to
+/// know the library.
+pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// Bounds of duration histograms, in seconds: from 0.5 ms, a local acknowledgement, to a minute, a slow destination.
 pub const SECONDS: &[f64] = &[

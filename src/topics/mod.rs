@@ -9,6 +9,7 @@
 mod apply;
 pub mod check;
 pub mod plan;
+mod print;
 pub mod spec;
 mod units;
 
