@@ -289,11 +289,14 @@ impl Consumer {
     /// Our membership now. Take it fresh for each transaction.
     ///
     /// # Errors
-    /// When the consumer is in no group yet.
+    /// As [`Membership::now`].
     pub fn group_metadata(&self) -> Result<GroupMetadata, KafkaError> {
-        RawGroupMetadata::of(self.inner.client().native_ptr())
-            .map(GroupMetadata)
-            .ok_or_else(|| KafkaError::new("name the group", Code::UnknownGroup, "not in a group"))
+        membership_of(&self.inner)
+    }
+
+    /// Tells our membership to a thread that commits while this one polls.
+    pub fn membership(&self) -> Membership {
+        Membership(Arc::downgrade(&self.inner))
     }
 
     /// Partitions that are read now, with those outside of the subscription.
