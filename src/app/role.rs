@@ -5,6 +5,7 @@ use std::str::FromStr;
 use crate::deps::{Deps, Role, RoleError};
 use crate::event::Topic;
 use crate::gateway;
+use crate::processor;
 
 /// One of the four roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,7 +70,8 @@ impl RoleName {
     pub(super) async fn start(self, deps: Deps) -> Result<Role, RoleError> {
         match self {
             Self::Gateway => Ok(gateway::start(deps).await?),
-            Self::Processor | Self::Router | Self::Warehouse => {
+            Self::Processor => Ok(processor::start(deps).await?),
+            Self::Router | Self::Warehouse => {
                 Err(format!("{} is not part of this build yet", self.name()).into())
             }
         }

@@ -89,6 +89,8 @@ pub struct Window {
     buckets: VecDeque<Bucket>,
     /// Accepted by the transaction under way, in order; they are in the newest bucket too.
     pending: Vec<u128>,
+    /// Number of the youngest bucket that memory made us forget early.
+    forgotten_early: Option<i64>,
 }
 
 impl Window {
@@ -147,9 +149,14 @@ impl Window {
         self.buckets.iter().map(Bucket::memory_bytes).sum()
     }
 
-    /// Forgets the oldest bucket; false when only the newest is left.
+    /// Forgets the oldest bucket before its time; false when only the newest is left.
     pub fn forget_oldest(&mut self) -> bool {
-        self.buckets.len() > 1 && self.buckets.pop_front().is_some()
+        if self.buckets.len() < 2 {
+            return false;
+        }
+        let oldest = self.buckets.pop_front().map(|bucket| bucket.number);
+        self.forgotten_early = self.forgotten_early.max(oldest);
+        true
     }
 }
 
@@ -160,8 +167,6 @@ pub struct Dedup {
     bucket_ms: i64,
     memory_bytes_max: usize,
     partitions: HashMap<i32, Window>,
-    /// Number of the youngest bucket that memory made us forget early.
-    forgotten_early: Option<i64>,
 }
 
 impl Dedup {
@@ -172,7 +177,6 @@ impl Dedup {
             bucket_ms: i64::try_from(config.bucket_ms).unwrap_or(i64::MAX).max(1),
             memory_bytes_max: config.memory_bytes_max,
             partitions: HashMap::new(),
-            forgotten_early: None,
         }
     }
 
@@ -237,7 +241,8 @@ impl Dedup {
 
     /// How far back every partition remembers at `now`, in milliseconds: the configured window unless memory was short.
     pub fn window_ms(&self, now: UnixMs) -> i64 {
-        self.forgotten_early.map_or(self.window_ms, |number| {
+        let forgotten = self.partitions.values().filter_map(|w| w.forgotten_early);
+        forgotten.max().map_or(self.window_ms, |number| {
             let remembered_from = number.saturating_add(1).saturating_mul(self.bucket_ms);
             now.saturating_sub(remembered_from).clamp(0, self.window_ms)
         })
@@ -263,16 +268,16 @@ impl Dedup {
     fn keep_within_memory(&mut self) {
         let mut taken = self.memory_bytes();
         while taken > self.memory_bytes_max {
-            let oldest = self
+            let Some(window) = self
                 .partitions
                 .values_mut()
                 .filter(|window| window.buckets.len() > 1)
-                .min_by_key(|window| window.buckets[0].number);
-            let Some(bucket) = oldest.and_then(|window| window.buckets.pop_front()) else {
+                .min_by_key(|window| window.buckets[0].number)
+            else {
                 return;
             };
-            taken -= bucket.memory_bytes();
-            self.forgotten_early = self.forgotten_early.max(Some(bucket.number));
+            taken -= window.buckets[0].memory_bytes();
+            window.forget_oldest();
         }
     }
 }

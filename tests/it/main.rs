@@ -4,6 +4,9 @@
 mod architecture;
 mod config_command;
 mod local_kafka;
+mod processor_bed;
+mod processor_exactly_once;
+mod processor_outputs;
 mod support;
 mod topics_command;
 mod warehouse_postgres;
