@@ -47,7 +47,9 @@ pub enum AppError {
         "not drained in time (drain_ms): {roles}; what they held is taken up again after the restart"
     )]
     NotDrained { roles: String },
-    #[error("interrupted before it was running")]
+    #[error("could not listen for signals")]
+    Signals(#[source] std::io::Error),
+    #[error("interrupted before it was running, or while it drained")]
     Interrupted,
 }
 
@@ -65,6 +67,7 @@ impl Classify for AppError {
             | Self::RolePanicked { .. }
             | Self::TaskPanicked
             | Self::NotDrained { .. }
+            | Self::Signals(_)
             | Self::Interrupted => Fault::Fatal,
         }
     }
@@ -82,6 +85,7 @@ impl Classify for AppError {
             Self::RolePanicked { .. } => "role_panicked",
             Self::TaskPanicked => "task_panicked",
             Self::NotDrained { .. } => "not_drained",
+            Self::Signals(_) => "signals",
             Self::Interrupted => "interrupted",
         }
     }

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::control::{self, Control};
 use crate::deps::Deps;
 use crate::event::TopicNames;
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, Signals};
 use crate::telemetry::{self, Health, Registry};
 
 crate::metrics! {
@@ -39,47 +39,30 @@ crate::metrics! {
     }
 }
 
-/// Runs `roles` until a signal, or until one of them ends. A second signal ends the process at once, with code 130.
+/// Runs `roles` until a signal, or until one of them ends. A second signal does not wait for the drain.
 ///
 /// # Errors
-/// When something could not be started, a role ended by itself, or draining took too long.
+/// When something could not be started, a role ended by itself, draining took too long, or was interrupted.
 pub async fn serve(config: Config, roles: &[RoleName]) -> Result<(), AppError> {
     telemetry::init(&config.log);
-    // Installed before anything is started: from here on a signal is heard, not fatal.
-    let signal = tokio::spawn(Shutdown::signal());
-    let mut signal = std::pin::pin!(async move {
-        match signal.await {
-            Ok(Ok(name)) => {
-                tracing::info!(signal = name, "draining; a second signal exits at once")
-            }
-            Ok(Err(error)) => tracing::error!(%error, "cannot listen for signals; stopping"),
-            Err(error) => tracing::error!(%error, "cannot listen for signals; stopping"),
-        }
-        tokio::spawn(exit_at_the_next_signal());
-    });
+    // From here on a signal is heard, not fatal.
+    let mut signals = Signals::listen().map_err(AppError::Signals)?;
     let running = tokio::select! {
         running = run_roles(config, roles) => running?,
         // Nothing has been accepted yet that would be worth draining.
-        () = &mut signal => return Err(AppError::Interrupted),
+        _ = signals.next() => return Err(AppError::Interrupted),
     };
     let stopper = running.stopper();
     let mut ended = std::pin::pin!(running.wait());
+    let signal = tokio::select! {
+        result = &mut ended => return result,
+        signal = signals.next() => signal,
+    };
+    tracing::info!(signal, "draining; a second signal ends the process at once");
+    stopper.stop();
     tokio::select! {
-        result = &mut ended => result,
-        () = signal => {
-            stopper.stop();
-            ended.await
-        }
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "whoever signals twice does not want to wait for the drain"
-)]
-async fn exit_at_the_next_signal() {
-    if Shutdown::signal().await.is_ok() {
-        std::process::exit(130);
+        result = ended => result,
+        _ = signals.next() => Err(AppError::Interrupted),
     }
 }
 

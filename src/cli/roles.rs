@@ -14,7 +14,11 @@ pub(super) fn run(global: &Global, roles: &[RoleName]) -> Result<Exit, Failure> 
     let config = global.load()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let ended = runtime.block_on(app::serve(config, roles));
-    runtime.shutdown_timeout(LINGER);
+    match &ended {
+        // Whoever interrupts does not want to wait.
+        Err(AppError::Interrupted) => runtime.shutdown_background(),
+        Ok(()) | Err(_) => runtime.shutdown_timeout(LINGER),
+    }
     ended.map(|()| Exit::Ok).map_err(failure)
 }
 
@@ -38,7 +42,8 @@ pub(super) fn failure(error: AppError) -> Failure {
         | AppError::EndedUnasked { .. }
         | AppError::RolePanicked { .. }
         | AppError::TaskPanicked
-        | AppError::NotDrained { .. } => Exit::Failed,
+        | AppError::NotDrained { .. }
+        | AppError::Signals(_) => Exit::Failed,
     };
     Failure::new(exit, error)
 }

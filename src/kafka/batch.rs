@@ -76,6 +76,9 @@ impl Batch {
     }
 }
 
+/// What became of each record, in the order of sending; `None` until it is known.
+type Slots = Mutex<Vec<Option<Result<Position, ProduceError>>>>;
+
 /// What the batch and its records in flight share.
 #[derive(Debug)]
 pub(super) struct Latch {
@@ -83,12 +86,12 @@ pub(super) struct Latch {
     /// sends.
     pending: AtomicUsize,
     failure: Mutex<Option<ProduceError>>,
-    slots: Option<Mutex<Vec<Option<Result<Position, ProduceError>>>>>,
+    slots: Option<Slots>,
     done: Notify,
 }
 
 impl Latch {
-    fn new(slots: Option<Mutex<Vec<Option<Result<Position, ProduceError>>>>>) -> Self {
+    fn new(slots: Option<Slots>) -> Self {
         Self {
             pending: AtomicUsize::new(1),
             failure: Mutex::new(None),

@@ -1,6 +1,7 @@
 //! Everything that needs more than one part of the crate: real brokers, real processes, real clients.
 #![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
 
+mod app_process;
 mod architecture;
 mod config_command;
 mod local_kafka;
