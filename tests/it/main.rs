@@ -4,6 +4,8 @@
 mod app_process;
 mod architecture;
 mod config_command;
+mod gateway_captures;
+mod gateway_contract;
 mod local_kafka;
 mod processor_bed;
 mod processor_exactly_once;

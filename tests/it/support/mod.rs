@@ -7,5 +7,6 @@ pub mod checker;
 pub mod client;
 pub mod command;
 pub mod postgres;
+pub mod gateway;
 pub mod process;
 pub mod records;
