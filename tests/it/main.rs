@@ -6,6 +6,7 @@ mod architecture;
 mod config_command;
 mod gateway_captures;
 mod gateway_contract;
+mod kill_gateway;
 mod local_kafka;
 mod processor_bed;
 mod processor_exactly_once;

@@ -6,7 +6,10 @@
 pub mod checker;
 pub mod client;
 pub mod command;
+pub mod feed;
+pub mod killed;
 pub mod postgres;
 pub mod gateway;
 pub mod process;
 pub mod records;
+pub mod sink;
