@@ -41,10 +41,12 @@ impl Gate {
         roles: &[RoleName],
         shutdown: Shutdown,
     ) -> Result<Self, AppError> {
+        let spec = Spec::load(config.topics.file.as_deref())?;
+        topics::fit(&spec, config)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 admin: Admin::open(&config.kafka).map_err(topics::TopicsError::from)?,
-                spec: Spec::load(config.topics.file.as_deref())?,
+                spec,
                 names: TopicNames::new(&config.topics.prefix),
                 roles: roles.to_vec(),
                 mode: config.mode,

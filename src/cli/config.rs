@@ -7,7 +7,7 @@ use super::args::Global;
 use super::exit::{Exit, Failure};
 use super::output::{Output, table};
 use crate::config::{Config, reference};
-use crate::topics::Spec;
+use crate::topics::{self, Spec};
 
 /// What to do with the settings.
 #[derive(Debug, Subcommand)]
@@ -42,6 +42,7 @@ pub(super) fn run(
         ConfigCommand::Check => {
             let config = global.load()?;
             let spec = Spec::load(config.topics.file.as_deref())?;
+            topics::fit(&spec, &config)?;
             let topics = spec.names().count();
             let from = global
                 .config

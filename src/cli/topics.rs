@@ -121,6 +121,7 @@ impl Scene {
             u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
         crate::telemetry::init(&global.log_of_a_command());
         let spec = Spec::load(config.topics.file.as_deref())?;
+        topics::fit(&spec, &config)?;
         let workspace = workspace(&config, output)?;
         let admin = Admin::open(&config.kafka).map_err(Failure::of)?;
         Ok(Self {

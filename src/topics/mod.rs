@@ -8,6 +8,7 @@
 
 mod apply;
 pub mod check;
+mod fit;
 pub mod plan;
 mod print;
 pub mod spec;
@@ -15,6 +16,7 @@ mod units;
 
 pub use apply::{TopicsError, apply, ensure, observe};
 pub use check::{Problem, check};
+pub use fit::fit;
 pub use plan::{Action, Cluster, Note, Observed, Plan, PlanOptions, plan};
 pub use spec::{Shape, Spec, SpecError};
 

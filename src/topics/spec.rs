@@ -55,12 +55,16 @@ pub enum SpecError {
         origin: String,
         problems: Vec<String>,
     },
+    #[error("topics and settings do not fit together: {}", problems.join("; "))]
+    Unfit { problems: Vec<String> },
 }
 
 impl Classify for SpecError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Read { .. } | Self::Syntax { .. } | Self::Invalid { .. } => Fault::Fatal,
+            Self::Read { .. } | Self::Syntax { .. } | Self::Invalid { .. } | Self::Unfit { .. } => {
+                Fault::Fatal
+            }
         }
     }
 
@@ -69,6 +73,7 @@ impl Classify for SpecError {
             Self::Read { .. } => "topics_unreadable",
             Self::Syntax { .. } => "topics_syntax",
             Self::Invalid { .. } => "topics_invalid",
+            Self::Unfit { .. } => "topics_unfit",
         }
     }
 }
