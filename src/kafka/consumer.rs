@@ -16,7 +16,7 @@
 //! * Keep polling at least every `max_poll_interval_ms`, also while everything is paused.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -33,6 +33,7 @@ use crate::config::{FirstOffset, KafkaConfig};
 use crate::failpoint;
 use crate::fault::{Classify, Fault};
 
+use super::admin::{self, OffsetQuery};
 use super::client::{self, Observer};
 use super::error::KafkaError;
 use super::ffi::{self, RawGroupMetadata};
@@ -594,6 +595,33 @@ impl Consumer {
         name
     }
 
+    /// Names the partitions whose next offset is not in the log; the library does not.
+    fn explain_out_of_range(&self, error: &KafkaError) -> KafkaError {
+        let look = || -> Result<String, KafkaError> {
+            let raw = self.inner.client().native_ptr();
+            let wanted = self.committed(&self.assignment()?)?;
+            let reached: BTreeMap<_, _> = self.positions()?.into_iter().collect();
+            let named: Vec<TopicPartition> =
+                wanted.iter().map(|c| c.topic_partition.clone()).collect();
+            let timeout = self.config.lookup_timeout();
+            let begins = admin::list_offsets(raw, &named, OffsetQuery::Beginning, timeout)?;
+            let ends = admin::list_offsets(raw, &named, OffsetQuery::End, timeout)?;
+            let gone = wanted.iter().filter_map(|c| {
+                let tp = &c.topic_partition;
+                let next = reached.get(tp).copied().flatten().or(c.next_offset)?;
+                let (begin, end) = (*begins.get(tp)?, *ends.get(tp)?);
+                (!(begin..=end).contains(&next))
+                    .then(|| format!("{tp} is to go on at {next} but holds {begin} to {end}"))
+            });
+            Ok(gone.collect::<Vec<_>>().join("; "))
+        };
+        let words = match look() {
+            Ok(gone) if !gone.is_empty() => gone,
+            Ok(_) | Err(_) => error.to_string(),
+        };
+        KafkaError::new("read records", error.library_code(), words)
+    }
+
     /// Whether an error of a poll is the caller's business.
     fn judge(&self, error: &LibraryError) -> Result<(), KafkaError> {
         let code = error.rdkafka_error_code();
@@ -607,7 +635,10 @@ impl Consumer {
             .recent_error(Duration::from_secs(1))
             .unwrap_or_else(|| error.to_string());
         let is_fatal = matches!(error, LibraryError::MessageConsumptionFatal(_));
-        let error = KafkaError::new("read records", code.unwrap_or(Code::Fail), words);
+        let mut error = KafkaError::new("read records", code.unwrap_or(Code::Fail), words);
+        if error.is_offset_out_of_range() {
+            error = self.explain_out_of_range(&error);
+        }
         if is_fatal && error.fault() != Fault::Fatal {
             return Err(KafkaError::new(
                 "read records",

@@ -69,6 +69,22 @@ impl ProduceError {
     }
 }
 
+impl From<ProduceError> for KafkaError {
+    fn from(error: ProduceError) -> Self {
+        let words = error.to_string();
+        let code = match error {
+            ProduceError::QueueFull => Code::QueueFull,
+            ProduceError::Timeout => Code::MessageTimedOut,
+            ProduceError::TooLarge { .. } => Code::MessageSizeTooLarge,
+            ProduceError::Unavailable(error)
+            | ProduceError::Refused(error)
+            | ProduceError::Broken(error)
+            | ProduceError::Denied(error) => return error,
+        };
+        Self::new("send a record", code, words)
+    }
+}
+
 impl Classify for ProduceError {
     fn fault(&self) -> Fault {
         match self {

@@ -230,8 +230,7 @@ impl TxnProducer {
                     | ProduceError::Unavailable(_)
                     | ProduceError::Broken(_)),
                 ) => {
-                    let cause = KafkaError::new("send a record", Code::Fail, error.to_string());
-                    return Err(self.give_up(cause).into());
+                    return Err(self.give_up(error.into()).into());
                 }
             }
         }
@@ -305,8 +304,7 @@ impl TxnProducer {
 
         let all_reported = inner.reports().wait_for_all(until);
         if let Some(error) = inner.reports().failure() {
-            let cause = KafkaError::new("send a record", Code::Fail, error.to_string());
-            return Err(self.give_up(cause));
+            return Err(self.give_up(error.into()));
         }
         if !all_reported {
             let cause = KafkaError::new(
@@ -437,10 +435,19 @@ impl TxnProducer {
         if let Some(error) = fatal {
             return self.resolve_fatal(error);
         }
-        match self.abort() {
-            Ok(()) => TxnError::Aborted(cause),
-            Err(error) => error,
+        let record_failed = self
+            .inner
+            .as_ref()
+            .is_some_and(|inner| inner.reports().failure().is_some());
+        if let Err(error) = self.abort() {
+            return error;
         }
+        if record_failed {
+            // librdkafka skips the failed record's sequence number without raising the epoch, so that the next transaction
+            // to write to the same partition fails as well ("skipped sequence numbers").
+            self.inner = None;
+        }
+        TxnError::Aborted(cause)
     }
 
     fn resolve_failed_abort(&mut self, flagged: Flagged) -> TxnError {

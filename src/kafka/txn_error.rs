@@ -9,7 +9,9 @@ use super::produce_error::ProduceError;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TxnError {
     /// It was aborted: nothing of it is visible and no offset moved. **Rewind** the input to where the transaction
-    /// began, forget what was derived from it (also from its dedup state), and go on.
+    /// began, forget what was derived from it (also from its dedup state), and go on. If the cause's own fault is permanent,
+    /// the brokers refused a record that [`super::TxnProducer::send`] let pass (a topic's `max.message.bytes` is below
+    /// `kafka.producer.message_bytes_max`, for one), and the same records will be refused again: halve the batch to find it.
     #[error("transaction aborted: {0}")]
     Aborted(KafkaError),
     /// It was committed or aborted, we cannot know, and the producer was replaced so that nothing can change any more.
