@@ -29,6 +29,8 @@ crate::metrics! {
         connections_refused_total: counter[],
         /// Connections closed because the client was too slow, by what it was slow in: head, body, idle.
         connections_timed_out_total: counter["phase"],
+        /// Connections that a bug in the gateway ended; always 0.
+        connections_panicked_total: counter[],
         /// Bytes of bodies being handled.
         body_bytes_in_flight: gauge[],
         /// Times a broken producer was replaced.

@@ -5,12 +5,14 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -94,8 +96,16 @@ impl Server {
                 Arc::clone(&self.metrics),
                 self.draining.clone(),
             );
+            let metrics = Arc::clone(&self.metrics);
             self.connections.spawn(async move {
-                serving.await;
+                // One client's request must not end the others': a panic is a bug that is counted, not a way out.
+                if AssertUnwindSafe(serving).catch_unwind().await.is_err() {
+                    tracing::error!(%peer, "a connection's task panicked");
+                    let panicked = metrics
+                        .connections_panicked_total
+                        .with_label_values::<&str>(&[]);
+                    panicked.inc();
+                }
                 open.dec();
                 drop(slot);
             });

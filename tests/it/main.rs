@@ -11,6 +11,8 @@ mod kafka_consumer;
 mod kafka_producer;
 mod kafka_support;
 mod kafka_txn;
+mod gateway_kafka_away;
+mod gateway_safety;
 mod local_kafka;
 mod processor_bed;
 mod processor_exactly_once;

@@ -86,6 +86,18 @@ pub async fn create_topic(bootstrap: &str, name: &str, partitions: i32) {
     assert_eq!(created, [Ok(name.to_owned())]);
 }
 
+/// Settings for a gateway on a free port, with a topic prefix of its own.
+pub fn config(bootstrap: &str) -> Config {
+    let mut config = Config {
+        mode: Mode::Dev,
+        ..Config::default()
+    };
+    config.kafka.bootstrap = bootstrap.to_owned();
+    config.topics.prefix = prefix("gateway");
+    config.gateway.listen = ([127, 0, 0, 1], 0).into();
+    config
+}
+
 impl TestGateway {
     /// Starts one on the shared Kafka with `workspace` (YAML or JSON) and waits until it is ready.
     pub async fn start(workspace: &str) -> Self {
@@ -103,38 +115,36 @@ impl TestGateway {
         gateway
     }
 
-    /// Starts one on a cluster of the caller's, without waiting until it is ready. The topic is created unless the cluster
-    /// is away.
+    /// Starts one on a cluster of the caller's, without waiting until it is ready.
     pub async fn start_at(
         bootstrap: &str,
         workspace: &str,
         change: impl FnOnce(&mut Config),
     ) -> Self {
-        let mut config = Config {
-            mode: Mode::Dev,
-            ..Config::default()
-        };
-        config.kafka.bootstrap = bootstrap.to_owned();
-        config.topics.prefix = prefix("gateway");
-        config.gateway.listen = ([127, 0, 0, 1], 0).into();
+        let mut config = config(bootstrap);
         change(&mut config);
-        let topics = TopicNames::new(&config.topics.prefix);
-        let topic = topics.name(&Topic::Events);
+        let topic = TopicNames::new(&config.topics.prefix).name(&Topic::Events);
         create_topic(bootstrap, &topic, 3).await;
+        Self::open(config, workspace).await
+    }
+
+    /// Starts one without creating its topic.
+    pub async fn open(config: Config, workspace: &str) -> Self {
+        let topics = TopicNames::new(&config.topics.prefix);
         let deps = Deps {
-            config: Arc::new(config),
             control: Control::new(parse_workspace("test", workspace, 1).unwrap()),
             clock: Arc::new(SystemClock),
-            topics,
             health: Health::default(),
             metrics: Registry::default(),
             shutdown: Shutdown::new(Duration::from_secs(20)),
+            topics: topics.clone(),
+            config: Arc::new(config),
         };
         let role = sluice::gateway::start(deps.clone()).await.unwrap();
         Self {
             address: role.address.unwrap(),
-            bootstrap: bootstrap.to_owned(),
-            topic,
+            bootstrap: deps.config.kafka.bootstrap.clone(),
+            topic: topics.name(&Topic::Events),
             control: deps.control,
             health: deps.health,
             metrics: deps.metrics,

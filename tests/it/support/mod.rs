@@ -10,6 +10,7 @@ pub mod feed;
 pub mod killed;
 pub mod postgres;
 pub mod gateway;
+pub mod postgres;
 pub mod process;
 pub mod records;
 pub mod sink;
