@@ -37,6 +37,8 @@ mod reply;
 mod routes;
 mod server;
 mod status;
+#[doc(hidden)]
+pub mod testing;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -92,20 +92,24 @@ impl Outgoing<'_> {
     ) -> Result<(), Refusal> {
         let header = [(crate::event::headers::TRACEPARENT, traceparent.as_bytes())];
         let headers = Headers::Borrowed(if traceparent.is_empty() { &[] } else { &header });
-        for (key, payload) in &self.records {
+        for (key, payload) in self.records() {
             let record = RecordRef {
                 headers,
-                ..RecordRef::new(
-                    &self.outbox.topic,
-                    &self.buffer[key.clone()],
-                    &self.buffer[payload.clone()],
-                )
+                ..RecordRef::new(&self.outbox.topic, key, payload)
             };
             producer
                 .send(batch, record)
                 .map_err(|error| Refusal::from(&error))?;
         }
         Ok(())
+    }
+
+    /// Key and payload of each record.
+    pub(super) fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let of = |range: &Range<usize>| &self.buffer[range.clone()];
+        self.records
+            .iter()
+            .map(move |(key, payload)| (of(key), of(payload)))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -13,6 +13,7 @@ mod kafka_support;
 mod kafka_txn;
 mod gateway_kafka_away;
 mod gateway_safety;
+mod kill_gateway;
 mod local_kafka;
 mod processor_bed;
 mod processor_exactly_once;
