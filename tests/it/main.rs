@@ -13,6 +13,7 @@ mod kafka_producer;
 mod kafka_support;
 mod kafka_txn;
 mod kill_gateway;
+mod kill_processor;
 mod local_kafka;
 mod processor_bed;
 mod processor_exactly_once;

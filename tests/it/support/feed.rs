@@ -1,12 +1,91 @@
 //! Numbered events, and posting them to a gateway.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::checker::Input;
 use super::client::{Connection, post_json};
+use super::killed::Killed;
+
+/// The write key of the source that tests of this kind configure.
+pub const WRITE_KEY: &str = "feed-key";
+
+/// Several producers that post side by side.
+pub struct Feeds {
+    feeds: Vec<Feed>,
+}
+
+impl Feeds {
+    const PRODUCERS: u32 = 4;
+    const KEYS: u64 = 50;
+    const BATCH: u64 = 25;
+
+    /// Producers whose ids begin with `run`.
+    pub fn new(run: &str, gateway: SocketAddr) -> Self {
+        Self {
+            feeds: (0..Self::PRODUCERS)
+                .map(|n| Feed::new(run, n, Self::KEYS, gateway, WRITE_KEY))
+                .collect(),
+        }
+    }
+
+    /// Posts `count` events in small batches and gives back what was accepted, which is all of them.
+    #[track_caller]
+    pub fn post(&mut self, count: u64) -> Vec<Input> {
+        let each = count / u64::from(Self::PRODUCERS);
+        let parts: Vec<Vec<Input>> = std::thread::scope(|scope| {
+            let running: Vec<_> = self
+                .feeds
+                .iter_mut()
+                .map(|feed| {
+                    scope.spawn(move || {
+                        let inputs = feed.make(each);
+                        for batch in inputs.chunks(Self::BATCH as usize) {
+                            feed.post_until_accepted(batch);
+                        }
+                        inputs
+                    })
+                })
+                .collect();
+            running.into_iter().map(|r| r.join().unwrap()).collect()
+        });
+        parts.into_iter().flatten().collect()
+    }
+
+    /// Posts `count` events in portions, so that every death of every role comes while there is work, and waits until all
+    /// deaths are over.
+    #[track_caller]
+    pub fn spread(&mut self, count: u64, killed: &mut [&mut Killed<'_>]) -> Vec<Input> {
+        const PORTIONS: usize = 50;
+        // The last portions are for the life after the last death.
+        const PORTIONS_FOR_DEATHS: usize = 45;
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let mut inputs = Vec::new();
+        for portion in 1..=PORTIONS {
+            inputs.extend(self.post(count / PORTIONS as u64));
+            // A point that needs more passes than this portion gave is waited for in vain; the next portion helps.
+            let until = Instant::now() + PATIENCE;
+            loop {
+                let mut due = true;
+                for role in killed.iter_mut() {
+                    role.tend();
+                    due &= role.deaths.len()
+                        >= role.all() * portion.min(PORTIONS_FOR_DEATHS) / PORTIONS_FOR_DEATHS;
+                }
+                if due || Instant::now() >= until {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        for role in killed {
+            assert!(role.ahead() == 0, "never passed: {}", role.waits_for());
+        }
+        inputs
+    }
+}
 
 /// Makes and posts one producer's events. Its keys are its own, so that the order of posting is each key's order.
 pub struct Feed {

@@ -162,7 +162,8 @@ impl Role<'_> {
             .arg("--config")
             .arg(config)
             .env("SLUICE_FAILPOINTS", failpoints)
-            .env("RUST_BACKTRACE", "1");
+            .env("RUST_BACKTRACE", "1")
+            .env("NO_COLOR", "1");
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info,rdkafka=warn,librdkafka=warn");
         }

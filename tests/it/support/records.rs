@@ -106,8 +106,13 @@ impl Tail {
                 self.topic,
                 self.records.len()
             );
-            if let Some(Ok(m)) = self.consumer.poll(Duration::from_millis(100)) {
-                self.records.push(record(&m));
+            // All that is there, before asking again: asking may cost a look at every record.
+            let mut wait = Duration::from_millis(100);
+            while let Some(polled) = self.consumer.poll(wait) {
+                if let Ok(m) = polled {
+                    self.records.push(record(&m));
+                }
+                wait = Duration::ZERO;
             }
         }
     }
