@@ -77,7 +77,7 @@ fn walk(root: &Value, node: &Value, prefix: &str, defaults: &Value, out: &mut Ve
         }
         out.push(Setting {
             key,
-            kind: kind(target),
+            kind: kind(present(root, target)),
             default,
             doc: property
                 .get("description")
@@ -87,6 +87,17 @@ fn walk(root: &Value, node: &Value, prefix: &str, defaults: &Value, out: &mut Ve
                 .to_owned(),
         });
     }
+}
+
+/// What an optional setting is when it is given: schemars writes `Option<T>` as `T` or null.
+fn present<'a>(root: &'a Value, node: &'a Value) -> &'a Value {
+    node.get("anyOf")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|one| resolve(root, one))
+        .find(|one| one.get("type").and_then(Value::as_str) != Some("null"))
+        .unwrap_or(node)
 }
 
 fn kind(node: &Value) -> String {
@@ -121,6 +132,7 @@ mod tests {
         let settings = settings();
         assert!(settings.iter().any(|s| s.key == "topics.prefix"));
         for s in &settings {
+            assert_ne!(s.kind, "value", "{} has no type", s.key);
             assert!(!s.doc.is_empty(), "{} has no doc comment", s.key);
         }
     }
