@@ -15,7 +15,6 @@ use crate::config::{Config, ConfigError, LogConfig};
 #[command(
     name = "sluice",
     version,
-    propagate_version = true,
     max_term_width = 110,
     after_help = TABLE,
     after_long_help = TABLE
@@ -31,12 +30,20 @@ pub struct Cli {
 
 /// Flags that every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
-    /// Settings file (YAML). Variables such as SLUICE__TOPICS__PREFIX win over it; `sluice config reference` lists the keys.
-    #[arg(short, long, global = true, value_name = "FILE", env = "SLUICE_CONFIG")]
+    /// Settings file (YAML), also from SLUICE_CONFIG. SLUICE__SECTION__KEY variables win over it.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "SLUICE_CONFIG",
+        hide_env = true
+    )]
     pub config: Option<PathBuf>,
-    /// How results are written to standard output.
-    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    /// How results are written to standard output: table or json.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Format,
     /// Kafka brokers to ask first; wins over `kafka.bootstrap`.
     #[arg(long, global = true, value_name = "HOST:PORT,...")]

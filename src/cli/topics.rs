@@ -29,7 +29,7 @@ pub enum TopicsCommand {
     },
     /// Show what would be changed, ask, and change it. Never deletes a topic, removes a partition or moves a replica.
     #[command(
-        after_help = "Examples:\n  sluice topics apply --config sluice.yaml\n  sluice topics apply --yes -o json\n  sluice topics apply --dry-run   # the brokers check each change, nothing is written\n  sluice topics apply --yes --allow-partition-increase   # first stop the gateways and let the roles drain"
+        after_help = "Examples:\n  sluice topics apply --config sluice.yaml\n  sluice topics apply --yes -o json\n  sluice topics apply --dry-run   # the brokers check each change, nothing is written\n  sluice topics apply --yes --allow-partition-increase   # drain the roles first"
     )]
     Apply {
         /// How to plan.
@@ -47,7 +47,7 @@ pub enum TopicsCommand {
         after_help = "Examples:\n  sluice topics check --config sluice.yaml\n  sluice topics check -o json | jq .problems"
     )]
     Check {
-        /// Longest wait for the cluster, in seconds.
+        /// Longest wait for the cluster.
         #[arg(long, default_value_t = 10, value_name = "SECONDS")]
         timeout: u64,
     },
@@ -59,7 +59,7 @@ pub struct Planning {
     /// Add partitions to topics whose keys have an order. Keys move to other partitions: drain first.
     #[arg(long)]
     allow_partition_increase: bool,
-    /// Longest wait for the cluster, in seconds.
+    /// Longest wait for the cluster.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     timeout: u64,
 }

@@ -86,6 +86,35 @@ fn in_dev_mode_topics_come_with_the_process_and_with_new_destinations() {
 }
 
 #[test]
+fn where_an_operator_makes_topics_a_new_destination_waits_for_them() {
+    let mut bed = bed("apphold");
+    bed.set("topics.ensure", false);
+    bed.run(&["topics", "apply", "--yes"]);
+    let process = bed.role("processor", "p").start_ready(PATIENCE);
+    bed.workspace(&workspace(&["hook"]));
+    until("the refusal", || {
+        process.log().contains("workspace held back")
+    });
+    assert!(
+        process.log().contains(&bed.topic("deliver.hook")),
+        "names the topic"
+    );
+    assert!(
+        process
+            .metrics()
+            .contains("sluice_app_workspace_held_back 1")
+    );
+    assert!(process.is_ready(), "the workspace in force goes on serving");
+    bed.run(&["topics", "apply", "--yes"]);
+    until("the new workspace", || {
+        process
+            .metrics()
+            .contains("sluice_app_workspace_held_back 0")
+    });
+    assert_eq!(process.stop(PATIENCE).code(), Some(0));
+}
+
+#[test]
 fn a_process_whose_kafka_is_away_waits_alive_but_not_ready() {
     let mut bed = Bed::new(&free_address().to_string(), "appaway");
     bed.set("kafka.consumer.lookup_timeout_ms", 500);
