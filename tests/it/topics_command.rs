@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sluice::config::KafkaConfig;
-use sluice::dev::kafka::LocalKafka;
+use sluice::dev::kafka::{ClusterSize, LocalKafka, LocalKafkaOptions};
 use sluice::kafka::{Admin, NewTopic};
 
 use crate::support::command::{Bench, Ran};
@@ -23,7 +23,10 @@ struct Desk {
 
 impl Desk {
     fn new(mode: &str) -> Self {
-        let kafka = LocalKafka::shared().unwrap();
+        Self::at(LocalKafka::shared().unwrap(), mode)
+    }
+
+    fn at(kafka: &LocalKafka, mode: &str) -> Self {
         let prefix = format!("t{:08x}.", fastrand::u32(..));
         let bench = Bench::new(&format!(
             "mode: {mode}\nkafka: {{bootstrap: '{}'}}\ntopics: {{prefix: {prefix}}}\nworkspace: {{file: workspace.yaml}}\nadmin: {{listen: '127.0.0.1:0'}}",
@@ -47,10 +50,14 @@ impl Desk {
     }
 
     fn create(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        self.create_copies(name, partitions, 1, settings);
+    }
+
+    fn create_copies(&self, name: &str, partitions: i32, copies: i32, settings: &[(&str, &str)]) {
         let topic = NewTopic {
             name: name.to_owned(),
             partitions,
-            replication: 1,
+            replication: copies,
             settings: settings
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
@@ -259,6 +266,47 @@ fn in_production_one_broker_is_refused_by_plan_check_and_role() {
         !role.stderr.contains(&desk.name("events")),
         "the router does not use it: {role:?}"
     );
+}
+
+#[test]
+fn in_production_on_three_brokers_every_record_has_three_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    let kafka = LocalKafka::start(LocalKafkaOptions {
+        size: ClusterSize::Three,
+        keep_data: false,
+        ..LocalKafkaOptions::new(dir.path().join("kafka"))
+    })
+    .unwrap_or_else(|error| panic!("{error}"));
+    let desk = Desk::at(&kafka, "production");
+    // Made by somebody before us, with too few copies: told, not touched.
+    desk.create_copies(&desk.name("ledger"), 6, 2, &[]);
+    let applied = desk.run(&["apply", "--yes"]);
+    assert_eq!(applied.code, 0, "{applied:?}");
+    let copies = |short: &str| {
+        desk.admin
+            .topic(&desk.name(short))
+            .unwrap()
+            .unwrap()
+            .replication()
+    };
+    for short in ["events", "seen", "deliver.hook", "dlq.processor", "config"] {
+        assert_eq!(copies(short), 3, "{short}");
+        assert_eq!(desk.setting(&desk.name(short), "min.insync.replicas"), "2");
+        assert_eq!(
+            desk.setting(&desk.name(short), "unclean.leader.election.enable"),
+            "false"
+        );
+    }
+    assert_eq!(copies("ledger"), 2);
+    let plan = desk.run(&["plan", "--detailed-exitcode"]);
+    assert_eq!(plan.code, 0, "drift is no change: {plan:?}");
+    assert!(
+        plan.stdout.contains("replication is 2, 3 is declared"),
+        "{plan:?}"
+    );
+    let check = desk.run(&["check"]);
+    assert_eq!(check.code, 0, "{check:?}");
+    kafka.stop().unwrap();
 }
 
 #[test]
