@@ -121,7 +121,7 @@ async fn start(
         metrics,
         shutdown: shutdown.clone(),
     };
-    let mut running = Running::new(admin, shutdown);
+    let mut running = Running::new(admin, deps.health.clone(), shutdown);
     for role in roles {
         match role.start(deps.clone()).await {
             Ok(started) => running.add(started),

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::AppError;
 use crate::deps::{Role, RoleError};
 use crate::shutdown::Shutdown;
+use crate::telemetry::Health;
 
 /// Roles end themselves within the drain bound; this much longer is waited before they are given up, so that one that used it
 /// up can still say so.
@@ -23,6 +24,8 @@ pub struct Running {
     pub admin_address: SocketAddr,
     /// Where the gateway listens, if it is one of the roles.
     pub gateway_address: Option<SocketAddr>,
+    /// Readiness of its parts.
+    pub health: Health,
     roles: Vec<Role>,
     stopper: Stopper,
 }
@@ -43,10 +46,11 @@ impl Stopper {
 }
 
 impl Running {
-    pub(super) fn new(admin_address: SocketAddr, shutdown: Shutdown) -> Self {
+    pub(super) fn new(admin_address: SocketAddr, health: Health, shutdown: Shutdown) -> Self {
         Self {
             admin_address,
             gateway_address: None,
+            health,
             roles: Vec::new(),
             stopper: Stopper {
                 shutdown,
@@ -144,7 +148,10 @@ mod tests {
     fn running(drain: Duration) -> (Running, Shutdown) {
         let shutdown = Shutdown::new(drain);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
-        (Running::new(nowhere, shutdown.clone()), shutdown)
+        (
+            Running::new(nowhere, Health::default(), shutdown.clone()),
+            shutdown,
+        )
     }
 
     fn role<F>(name: &'static str, run: F) -> Role

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::config::ConfigCommand;
+use super::dev::{self, DevArgs};
 use super::exit::TABLE;
 use super::topics::TopicsCommand;
 use crate::config::{Config, ConfigError, LogConfig};
@@ -120,6 +121,9 @@ pub enum Command {
     /// Run all roles in one process.
     #[command(after_help = ROLE_HELP)]
     All,
+    /// Run all roles in one process with a local Kafka, a webhook and a warehouse to look at.
+    #[command(after_help = dev::HELP)]
+    Dev(DevArgs),
     /// Compare the cluster's topics with what is declared, and bring them there.
     Topics {
         /// What to do with them.

@@ -5,6 +5,7 @@
 
 mod args;
 mod config;
+mod dev;
 mod exit;
 mod output;
 mod roles;
@@ -51,6 +52,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failure> {
         Command::Router => roles::run(global, &[RoleName::Router]),
         Command::Warehouse => roles::run(global, &[RoleName::Warehouse]),
         Command::All => roles::run(global, &RoleName::ALL),
+        Command::Dev(args) => dev::run(global, args, output),
         Command::Topics { command } => topics::run(global, command, output),
         Command::Config { command } => config::run(global, command, output),
         Command::Version => version(output),

@@ -114,10 +114,8 @@ fn a_broker_that_dies_by_itself_is_noticed_with_its_log() {
     let dir = tempfile::tempdir().unwrap();
     let kafka = LocalKafka::start(LocalKafkaOptions::new(dir.path().join("kafka"))).unwrap();
     let pid = kafka.pid(1).unwrap();
-    Command::new("kill")
-        .args(["-9", &pid.to_string()])
-        .status()
-        .unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     wait_until("the death is noticed", || kafka.check().is_err());
     let error = kafka.check().unwrap_err();
     assert!(

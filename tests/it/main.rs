@@ -4,6 +4,7 @@
 mod app_process;
 mod architecture;
 mod config_command;
+mod dev_mode;
 mod docs;
 mod gateway_captures;
 mod gateway_contract;

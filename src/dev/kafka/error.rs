@@ -42,12 +42,12 @@ pub enum LocalKafkaError {
         /// What is wrong with it.
         reason: String,
     },
-    /// `SLUICE_BOOTSTRAP` names a cluster that does not answer.
+    /// The cluster that was named (by `SLUICE_BOOTSTRAP`, say) does not answer.
     #[error(
-        "no Kafka answers at SLUICE_BOOTSTRAP={bootstrap} ({reason}); start it, or unset SLUICE_BOOTSTRAP to have one started"
+        "no Kafka answers at {bootstrap} ({reason}); start it, or do not name it (SLUICE_BOOTSTRAP) to have one started"
     )]
     Unreachable {
-        /// What `SLUICE_BOOTSTRAP` says.
+        /// Its addresses.
         bootstrap: String,
         /// The last failure seen.
         reason: String,

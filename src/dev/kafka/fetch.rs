@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::error::LocalKafkaError;
 use super::options::Progress;
+use super::process::spawn_bound;
 
 const POM: &str = include_str!("../../../dev/kafka/pom.xml");
 /// How much of Maven's output an error shows.
@@ -78,7 +79,8 @@ fn fetch(home: &Path, libs: &Path, progress: &Progress) -> Result<(), LocalKafka
 }
 
 fn run_maven(pom: &Path, output: &Path, progress: &Progress) -> Result<(), LocalKafkaError> {
-    let mut child = Command::new("mvn")
+    let mut command = Command::new("mvn");
+    command
         .arg("--batch-mode")
         .arg("--file")
         .arg(pom)
@@ -93,15 +95,14 @@ fn run_maven(pom: &Path, output: &Path, progress: &Progress) -> Result<(), Local
         ])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => LocalKafkaError::NoMaven,
-            _ => LocalKafkaError::Io {
-                what: "run mvn".into(),
-                source: error,
-            },
-        })?;
+        .stderr(Stdio::null());
+    let mut child = spawn_bound(command).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => LocalKafkaError::NoMaven,
+        _ => LocalKafkaError::Io {
+            what: "run mvn".into(),
+            source: error,
+        },
+    })?;
     let tail = match child.stdout.take() {
         Some(stdout) => follow(stdout, progress),
         None => String::new(),

@@ -109,6 +109,14 @@ impl LocalKafka {
         blocking(move || Self::find_or_start(options)).await
     }
 
+    /// A cluster that somebody else runs. Waits a moment for it to answer, as it may be starting.
+    ///
+    /// # Errors
+    /// [`LocalKafkaError::Unreachable`].
+    pub async fn at_async(bootstrap: String) -> Result<Self, LocalKafkaError> {
+        blocking(move || Self::foreign(bootstrap)).await
+    }
+
     /// The one cluster of this test process, started by the first caller. Its data is in a temporary folder
     /// that goes when the process ends, as do the brokers, also when it is killed. Tests share it: use topics
     /// of your own.

@@ -1,0 +1,122 @@
+//! What dev mode can be told, and the settings it makes of that.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use super::kafka::Progress;
+use crate::app::RoleName;
+use crate::config::{Config, Mode, TopicsConfig};
+
+/// The port that people expect, taken unless it is in use.
+const GATEWAY_PORT: u16 = 8080;
+/// How often a changed workspace file is noticed, in milliseconds: somebody is waiting for it.
+const WORKSPACE_POLL_MS: u64 = 500;
+
+/// How long the roles may take to drain, in milliseconds: somebody waits for the prompt.
+const DRAIN_MS: u64 = 10_000;
+
+/// What dev mode can be told.
+pub struct DevOptions {
+    /// Everything that is written: Kafka's data, the webhook's log, staging files, the warehouse. Kept over restarts.
+    pub data_dir: PathBuf,
+    /// Sources and destinations, in RudderStack's shape or ours; without it a sample.
+    pub workspace: Option<PathBuf>,
+    /// Port of the gateway; without it 8080, or any free one if that is taken.
+    pub gateway_port: Option<u16>,
+    /// Port of the built-in webhook, for a workspace of one's own that names it; without it any free one.
+    pub webhook_port: Option<u16>,
+    /// Brokers to use instead of starting one; wins over `SLUICE_BOOTSTRAP`.
+    pub bootstrap: Option<String>,
+    /// What to run.
+    pub roles: Vec<RoleName>,
+    /// Settings from file and environment; dev mode lays its own over them.
+    pub config: Config,
+    /// Called with a line for each step that takes a while.
+    pub progress: Progress,
+}
+
+/// The settings of the roles: the given ones, with what dev mode decides over them. Pure but for a look at the port.
+pub(super) fn config(options: &DevOptions, kafka: &Cluster<'_>, workspace: &Path) -> Config {
+    let mut config = options.config.clone();
+    config.mode = Mode::Dev;
+    config.kafka.bootstrap = kafka.bootstrap.to_owned();
+    if kafka.shared && config.topics.prefix == TopicsConfig::default().prefix {
+        config.topics.prefix = shared_prefix(&options.data_dir);
+    }
+    // Stable, so that a restart takes over from the process before it at once.
+    config.instance.get_or_insert_with(|| "dev".to_owned());
+    config.drain_ms.get_or_insert(DRAIN_MS);
+    config.workspace.file = Some(workspace.to_owned());
+    config.workspace.poll_ms = WORKSPACE_POLL_MS;
+    config.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.gateway.listen =
+        SocketAddr::from((Ipv4Addr::LOCALHOST, gateway_port(options.gateway_port)));
+    config
+}
+
+/// The cluster that is used.
+pub(super) struct Cluster<'a> {
+    pub(super) bootstrap: &'a str,
+    /// Whether others may use it too.
+    pub(super) shared: bool,
+}
+
+/// A prefix for one data directory on a cluster that serves several: two of them must not read each other's topics, or
+/// fence each other's transactions.
+fn shared_prefix(data_dir: &Path) -> String {
+    let hash = twox_hash::XxHash64::oneshot(0, data_dir.as_os_str().as_encoded_bytes());
+    format!("sluice-dev-{hash:016x}.")
+}
+
+fn gateway_port(wanted: Option<u16>) -> u16 {
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    wanted.unwrap_or_else(|| Some(GATEWAY_PORT).filter(free).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn options(data_dir: &str) -> DevOptions {
+        DevOptions {
+            data_dir: data_dir.into(),
+            workspace: None,
+            gateway_port: Some(4321),
+            webhook_port: None,
+            bootstrap: None,
+            roles: Vec::new(),
+            config: Config::default(),
+            progress: Arc::new(|_| {}),
+        }
+    }
+
+    #[test]
+    fn two_data_directories_keep_apart_on_a_shared_cluster_and_each_finds_its_topics_again() {
+        let prefix = |dir: &str, shared| {
+            let cluster = Cluster {
+                bootstrap: "k:1",
+                shared,
+            };
+            config(&options(dir), &cluster, Path::new("w.yaml"))
+                .topics
+                .prefix
+        };
+        assert_ne!(prefix("/a", true), prefix("/b", true));
+        assert_eq!(prefix("/a", true), prefix("/a", true));
+        assert_eq!(prefix("/a", false), "sluice.");
+    }
+
+    #[test]
+    fn the_settings_are_valid_and_listen_on_the_loopback_address_only() {
+        let cluster = Cluster {
+            bootstrap: "k:1",
+            shared: true,
+        };
+        let config = config(&options("/a"), &cluster, Path::new("w.yaml"));
+        config.validate().unwrap();
+        assert_eq!(config.gateway.listen.to_string(), "127.0.0.1:4321");
+        assert!(config.admin.listen.ip().is_loopback());
+        assert_eq!(config.mode, Mode::Dev);
+    }
+}
