@@ -38,7 +38,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("object_store", &["warehouse"]),
     ("rusqlite", &["warehouse"]),
     ("tokio_postgres", &["warehouse"]),
-    ("axum", &["gateway", "telemetry"]),
+    ("axum", &["gateway", "telemetry", "dev"]),
     ("reqwest", &["destinations", "control"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
