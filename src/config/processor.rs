@@ -28,6 +28,10 @@ pub struct ProcessorConfig {
     pub workers: usize,
     /// Leaving out events that were accepted before.
     pub dedup: DedupConfig,
+    /// How long events wait whose source only the gateway knows yet, in milliseconds: it follows a changed workspace earlier
+    /// than this process does, or this process holds the change back because a topic is missing. After that they are
+    /// filtered as of an unknown source. Default 30000.
+    pub source_wait_ms: u64,
     /// Longest pause before trying again when Kafka refuses a transaction or a destination's topic does not exist, in
     /// milliseconds. Default 5000.
     pub retry_ms_max: u64,
@@ -62,6 +66,7 @@ impl Default for ProcessorConfig {
             chunk_bytes_max: 512 << 10,
             workers: 0,
             dedup: DedupConfig::default(),
+            source_wait_ms: 30_000,
             retry_ms_max: 5_000,
         }
     }
@@ -87,6 +92,11 @@ impl ProcessorConfig {
     /// Least time from the beginning of one transaction to the end of the next one's collecting.
     pub fn transaction_pace(&self) -> Duration {
         Duration::from_millis(self.transaction_pace_ms)
+    }
+
+    /// How long events wait whose source only the gateway knows yet.
+    pub fn source_wait(&self) -> Duration {
+        Duration::from_millis(self.source_wait_ms)
     }
 
     /// Threads that decode and plan.
@@ -139,6 +149,7 @@ impl ProcessorConfig {
             self.transaction_bytes_max as u64,
         );
         within("workers", self.workers as u64, 0, 256);
+        within("source_wait_ms", self.source_wait_ms, 0, 86_400_000);
         within("retry_ms_max", self.retry_ms_max, 10, 60_000);
         let dedup = &self.dedup;
         within("dedup.bucket_ms", dedup.bucket_ms, 1, dedup.window_ms);

@@ -3,7 +3,6 @@
 use crate::event::CodecError;
 use crate::fault::{Classify, Fault};
 use crate::kafka::{KafkaError, Position, ProduceError, TxnError};
-use crate::topics::Problem;
 
 /// Why the processor could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -13,10 +12,6 @@ pub enum ProcessorError {
     Kafka(#[from] KafkaError),
     #[error(transparent)]
     Transaction(#[from] TxnError),
-    #[error("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    UnsafeTopics { problems: Vec<Problem> },
-    #[error("topics.yaml cannot be used: {0}")]
-    Shapes(#[from] crate::topics::SpecError),
     #[error(
         "the dead letter of {position} cannot be written ({cause}); raise kafka.producer.message_bytes_max and the \
          max.message.bytes of the dlq topic"
@@ -43,9 +38,7 @@ impl Classify for ProcessorError {
         match self {
             Self::Kafka(error) => error.fault(),
             Self::Transaction(error) => error.fault(),
-            Self::UnsafeTopics { .. }
-            | Self::Shapes(_)
-            | Self::DeadLetterRefused { .. }
+            Self::DeadLetterRefused { .. }
             | Self::OwnRecordRefused(_)
             | Self::Codec(_)
             | Self::Thread(_)
@@ -58,8 +51,6 @@ impl Classify for ProcessorError {
         match self {
             Self::Kafka(error) => error.code(),
             Self::Transaction(error) => error.code(),
-            Self::UnsafeTopics { .. } => "unsafe_topics",
-            Self::Shapes(_) => "topic_shapes",
             Self::DeadLetterRefused { .. } => "dead_letter_refused",
             Self::OwnRecordRefused(_) => "own_record_refused",
             Self::Codec(error) => error.code(),

@@ -23,8 +23,7 @@ use crate::event::TopicNames;
 use crate::failpoint;
 use crate::fault::{Classify, Fault};
 use crate::kafka::{
-    Committed, Consumer, KafkaError, Message, OffsetCommit, Polled, RebalanceListener, StartAt,
-    TopicPartition,
+    Committed, Consumer, KafkaError, Message, OffsetCommit, Polled, TopicPartition,
 };
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
@@ -33,8 +32,9 @@ use crate::telemetry::health::Part;
 use super::decode::Chunk;
 use super::dedup::Window;
 use super::error::ProcessorError;
-use super::metrics::ProcessorMetrics;
-use super::pipeline::{Closed, Feeder, Item};
+use super::metrics::{ProcessorMetrics, set};
+use super::partitions::{Owned, Partitions};
+use super::pipeline::{Closed, Item};
 use super::routes::Routes;
 use super::seen::{Rebuilder, Request};
 
@@ -86,6 +86,8 @@ pub(super) struct Intake {
     pub setbacks: Receiver<Setback>,
     /// Reads back accepted ids; `None` when dedup is off.
     pub rebuilder: Option<Rebuilder>,
+    /// An error that came after records of the same chunk.
+    pub held_back: Option<KafkaError>,
     /// Number of the run.
     pub run: u64,
     /// Between tries.
@@ -98,80 +100,6 @@ pub(super) struct Intake {
     pub ready: bool,
     /// Counters.
     pub metrics: Arc<ProcessorMetrics>,
-}
-
-/// The partitions that are ours, as the group told.
-pub(super) struct Partitions {
-    feeder: Feeder,
-    owned: BTreeMap<i32, Owned>,
-    /// Assigned since we last looked.
-    fresh: Vec<Committed>,
-    /// The group has told us our partitions at least once.
-    told: bool,
-    next_ticket: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Owned {
-    /// Its ids are being read back under this ticket.
-    Rebuilding { ticket: u64, next: Option<i64> },
-    /// Its records flow.
-    Flowing,
-}
-
-impl Partitions {
-    /// None yet; `feeder` leads to the publisher.
-    pub(super) fn new(feeder: Feeder) -> Self {
-        Self {
-            feeder,
-            owned: BTreeMap::new(),
-            fresh: Vec::new(),
-            told: false,
-            next_ticket: 0,
-        }
-    }
-
-    fn is_flowing(&self, partition: i32) -> bool {
-        self.owned.get(&partition) == Some(&Owned::Flowing)
-    }
-
-    fn rebuilding(&self) -> usize {
-        self.owned
-            .values()
-            .filter(|owned| **owned != Owned::Flowing)
-            .count()
-    }
-}
-
-impl RebalanceListener for Partitions {
-    fn assigned(
-        &mut self,
-        _: &Consumer,
-        partitions: &[Committed],
-    ) -> Vec<(TopicPartition, StartAt)> {
-        self.told = true;
-        self.fresh.extend_from_slice(partitions);
-        Vec::new()
-    }
-
-    /// When this returns the partitions are given away, so first everything in flight must have ended: what commits after
-    /// that would commit for somebody else. If they were lost already, its commit is refused, and it ends so.
-    fn revoked(
-        &mut self,
-        _: &Consumer,
-        partitions: &[TopicPartition],
-        _lost: bool,
-    ) -> Vec<TopicPartition> {
-        // A publisher that has ended commits nothing either.
-        let _ended: Result<(), Closed> = self.feeder.wait_for_all();
-        for tp in partitions {
-            self.fresh.retain(|c| c.topic_partition != *tp);
-            if self.owned.remove(&tp.partition).is_some() {
-                let _ended = self.feeder.put(Item::Forget(tp.partition));
-            }
-        }
-        Vec::new()
-    }
 }
 
 impl Intake {
@@ -222,6 +150,9 @@ impl Intake {
     /// Waits for a first record and takes what is there beside it.
     fn gather(&mut self) -> Result<Vec<Message>, Stop> {
         self.take_over_fresh()?;
+        if let Some(error) = self.held_back.take() {
+            return Err(error.into());
+        }
         let mut messages: Vec<Message> = Vec::new();
         let mut bytes = 0;
         let mut wait = if self.partitions.rebuilding() > 0 {
@@ -245,7 +176,8 @@ impl Intake {
                 }
                 Err(error) if messages.is_empty() => return Err(error.into()),
                 Err(error) => {
-                    tracing::debug!("{error}");
+                    // The library tells most errors once.
+                    self.held_back = Some(error);
                     break;
                 }
             }
@@ -285,8 +217,7 @@ impl Intake {
         self.consumer.pause(&names)?;
         for c in partitions {
             let partition = c.topic_partition.partition;
-            let ticket = self.partitions.next_ticket;
-            self.partitions.next_ticket += 1;
+            let ticket = self.partitions.ticket();
             let next = c.next_offset;
             self.partitions
                 .owned
@@ -405,13 +336,8 @@ impl Intake {
         if mem::replace(&mut self.ready, ready) != ready {
             self.part.set(ready);
         }
-        let gauge = |gauge: &crate::telemetry::metrics::IntGaugeVec, value: usize| {
-            gauge
-                .with_label_values::<&str>(&[])
-                .set(i64::try_from(value).unwrap_or(i64::MAX));
-        };
-        gauge(&self.metrics.partitions, self.partitions.owned.len());
-        gauge(&self.metrics.partitions_rebuilding, rebuilding);
+        set(&self.metrics.partitions, self.partitions.owned.len());
+        set(&self.metrics.partitions_rebuilding, rebuilding);
     }
 
     /// Lets everything in flight commit, then gives the partitions back.

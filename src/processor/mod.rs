@@ -7,10 +7,10 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `intake` | the thread that reads: partitions, chunks, going back after a setback |
+//! | `intake`, `partitions` | the thread that reads: partitions, chunks, going back after a setback |
 //! | `decode`, `plan`, `look`, `consent`, `routes` | pure: where does one event go? |
 //! | `pipeline` | from the reader over the workers to the publisher, in order |
-//! | `publish`, `transaction` | the thread that publishes: when a transaction closes, what is in it |
+//! | `publish`, `transaction`, `output` | the thread that publishes: when a transaction closes, what is in it |
 //! | `dedup`, `seen` | which events were accepted before; reading that back |
 //! | `fan_out`, `dead_letter`, `ledger` | the records that are written |
 //!
@@ -30,6 +30,8 @@ mod intake;
 pub mod ledger;
 pub mod look;
 mod metrics;
+mod output;
+mod partitions;
 mod pipeline;
 pub mod plan;
 mod publish;

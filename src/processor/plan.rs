@@ -18,6 +18,9 @@ pub enum Plan {
     Ends(FilterReason),
     /// For each destination its source feeds: where it goes or why not.
     Fans(SmallVec<[Way; 4]>),
+    /// Its source is not known here, but the gateway knew it under a configuration that is younger than ours: to be planned
+    /// again when ours has caught up. Carries the gateway's revision.
+    TooNew(i64),
     /// What must be read of it cannot be read.
     Unreadable(String),
 }
@@ -41,7 +44,13 @@ impl Way {
 /// Decides where `envelope` goes.
 pub fn plan(envelope: &Envelope<'_>, routes: &Routes) -> Plan {
     let Some(source) = routes.source(&envelope.source_id) else {
-        return Plan::Ends(FilterReason::SourceUnknown);
+        // Revisions are the times at which each process first saw a configuration. A source that was deleted is unknown
+        // under a revision of ours that is younger than the event's.
+        return if envelope.config_revision > routes.revision() {
+            Plan::TooNew(envelope.config_revision)
+        } else {
+            Plan::Ends(FilterReason::SourceUnknown)
+        };
     };
     if routes.is_blocked(&envelope.event_name) && envelope.event_type.eq_ignore_ascii_case("track")
     {
@@ -186,6 +195,11 @@ mod tests {
             ends(envelope("web", "track", "Noise", "{}")),
             FilterReason::EventBlocked
         );
+        let ahead = Envelope {
+            config_revision: 2,
+            ..envelope("new", "track", "", "{}")
+        };
+        assert_eq!(plan(&ahead, &routes), Plan::TooNew(2));
         let page = plan(&envelope("web", "page", "Noise", "{}"), &routes);
         assert!(
             matches!(page, Plan::Fans(_)),

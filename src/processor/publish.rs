@@ -26,19 +26,19 @@ use crate::config::{KafkaConfig, ProcessorConfig};
 use crate::event::TopicNames;
 use crate::failpoint;
 use crate::fault::Classify;
-use crate::kafka::{Membership, OpeningTxn, TxnError, TxnProducer, TxnReport};
+use crate::kafka::{Membership, OpeningTxn, TxnError, TxnProducer};
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
-use crate::telemetry::metrics::{HistogramVec, IntGaugeVec};
 
 use super::decode::Planned;
 use super::dedup::Dedup;
 use super::error::ProcessorError;
 use super::intake::{FAULT_OFFSETS_FIRST, Setback};
 use super::metrics::ProcessorMetrics;
+use super::output::{Interrupt, Output};
 use super::pipeline::{Closed, Collector, Item};
 use super::start::{ROLE, backoff};
-use super::transaction::{Interrupt, Output, Transaction};
+use super::transaction::{Context, Transaction};
 
 /// The publishing thread's state.
 pub(super) struct Publisher {
@@ -55,6 +55,10 @@ pub(super) struct Publisher {
     next: HashMap<i32, i64>,
     dedup: Dedup,
     begun_at: Option<Instant>,
+    /// Since when we wait for our configuration to catch up with the gateway's.
+    waiting_since: Option<Instant>,
+    /// Up to this revision of the gateway's we wait no longer.
+    waited_for: i64,
     failures: u32,
     backoff: Backoff,
     clock: Arc<dyn Clock>,
@@ -68,7 +72,7 @@ pub(super) struct PublisherParts {
     pub settings: ProcessorConfig,
     /// The cluster, for outputs.
     pub kafka: KafkaConfig,
-    /// See [`super::transaction::record_bytes_max`].
+    /// See [`super::output::record_bytes_max`].
     pub record_bytes_max: usize,
     /// Names of topics.
     pub topics: TopicNames,
@@ -124,6 +128,8 @@ impl Publisher {
             run: 0,
             next: HashMap::new(),
             begun_at: None,
+            waiting_since: None,
+            waited_for: i64::MIN,
             failures: 0,
             backoff,
             clock: parts.clock,
@@ -141,7 +147,10 @@ impl Publisher {
             match item {
                 Item::Records { run, .. } if run != self.run => {}
                 Item::Records { chunk, .. } => match self.publish(&chunk) {
-                    Ok(()) => self.failures = 0,
+                    Ok(()) => {
+                        self.failures = 0;
+                        self.waiting_since = None;
+                    }
                     Err(interrupt) => self.set_back(interrupt)?,
                 },
                 Item::Adopt {
@@ -196,7 +205,12 @@ impl Publisher {
 
     fn take_in(&mut self, transaction: &mut Transaction, chunk: &Planned) -> Result<(), Interrupt> {
         let dedup = self.settings.dedup.enabled.then_some(&mut self.dedup);
-        transaction.take_in(chunk, &self.next, dedup, &mut self.out)
+        let context = Context {
+            next: &self.next,
+            dedup,
+            waited_for: self.waited_for,
+        };
+        transaction.take_in(chunk, context, &mut self.out)
     }
 
     /// Waits for records that join `transaction`; `None` when it is to be committed.
@@ -249,28 +263,36 @@ impl Publisher {
         let dedup = self.settings.dedup.enabled.then_some(&self.dedup);
         let membership = || self.membership.now();
         let with_offsets = !failpoint::is_armed(FAULT_OFFSETS_FIRST);
-        let report = transaction.commit(dedup, &mut self.out, membership, with_offsets)?;
+        let now = self.clock.now_ms();
+        let report = transaction.commit(dedup, &mut self.out, membership, now, with_offsets)?;
         self.dedup.commit();
         for (partition, tally) in transaction.tallies() {
             self.next.insert(*partition, tally.to());
         }
-        self.count(transaction, &report);
+        self.metrics
+            .count(transaction, &report, &self.dedup, self.clock.now_ms());
         Ok(())
     }
 
     /// Undoes what a transaction that did not commit had decided, and sends the reader back.
     fn set_back(&mut self, interrupt: Interrupt) -> Result<(), ProcessorError> {
-        let error = match interrupt {
-            Interrupt::Ended(error) => error,
+        let why = match interrupt {
+            Interrupt::Ended(error) => return self.recover(error),
             Interrupt::Stop(error) => return Err(error),
-            Interrupt::NotNow(why) => match self.out.txn.abort() {
-                Ok(()) => {
-                    self.undo("aborted", &why, false);
-                    return Ok(());
-                }
-                Err(error) => error,
-            },
+            Interrupt::NotNow(why) => why,
+            Interrupt::TooNew(revision) => self.wait_for_source(revision),
         };
+        match self.out.txn.abort() {
+            Ok(()) => {
+                self.undo("aborted", &why, false);
+                Ok(())
+            }
+            Err(error) => self.recover(error),
+        }
+    }
+
+    /// What the producer says of the end of a transaction is to be done.
+    fn recover(&mut self, error: TxnError) -> Result<(), ProcessorError> {
         match &error {
             TxnError::Aborted(cause) => self.undo("aborted", &cause.to_string(), false),
             TxnError::Reopened(cause) => self.undo("reopened", &cause.to_string(), true),
@@ -278,6 +300,22 @@ impl Publisher {
             TxnError::Fatal(_) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Our configuration should be as new as the gateway's in a moment; but not for ever.
+    fn wait_for_source(&mut self, revision: i64) -> String {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < self.settings.source_wait() {
+            return format!(
+                "a source is known to the gateway (revision {revision}) and not yet here"
+            );
+        }
+        self.waited_for = self.waited_for.max(revision);
+        self.waiting_since = None;
+        format!(
+            "a source that the gateway knew (revision {revision}) did not become known in \
+             processor.source_wait_ms; its events are filtered"
+        )
     }
 
     fn undo(&mut self, outcome: &'static str, why: &str, rebuild: bool) {
@@ -303,44 +341,6 @@ impl Publisher {
             rebuild,
         });
         pause(wait, &self.shutdown);
-    }
-
-    fn count(&self, transaction: &Transaction, report: &TxnReport) {
-        let m = &self.metrics;
-        let none: &[&str] = &[];
-        for tally in transaction.tallies().values() {
-            for (destination, ending, count) in tally.outcomes(transaction.routes()) {
-                m.events_total
-                    .with_label_values(&[destination, ending.name(), ending.reason()])
-                    .inc_by(count.unsigned_abs());
-            }
-        }
-        let gauge = |gauge: &IntGaugeVec, value: i64| gauge.with_label_values(none).set(value);
-        let seconds = |histogram: &HistogramVec, took: Duration| {
-            histogram
-                .with_label_values(none)
-                .observe(took.as_secs_f64());
-        };
-        let size = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        m.transactions_total.with_label_values(&["committed"]).inc();
-        m.records_total
-            .with_label_values(none)
-            .inc_by(transaction.records() as u64);
-        m.bytes_total
-            .with_label_values(none)
-            .inc_by(transaction.bytes() as u64);
-        gauge(&m.transaction_records, size(transaction.records()));
-        seconds(&m.transaction_seconds, transaction.since().elapsed());
-        seconds(&m.acknowledge_seconds, report.acknowledged_after);
-        seconds(&m.commit_seconds, report.took);
-        let now = self.clock.now_ms();
-        if let Some(oldest) = transaction.oldest() {
-            let age = u64::try_from(now.saturating_sub(oldest)).unwrap_or(0);
-            seconds(&m.age_seconds, Duration::from_millis(age));
-        }
-        gauge(&m.dedup_window_seconds, self.dedup.window_ms(now) / 1000);
-        gauge(&m.dedup_ids, size(self.dedup.len()));
-        gauge(&m.dedup_memory_bytes, size(self.dedup.memory_bytes()));
     }
 }
 

@@ -20,7 +20,7 @@ use crate::shutdown::Shutdown;
 
 use super::dedup::{Window, unpack};
 use super::error::ProcessorError;
-use super::metrics::ProcessorMetrics;
+use super::metrics::{ProcessorMetrics, observe};
 
 /// How often a reading looks whether it is still wanted.
 const SLICE: Duration = Duration::from_millis(200);
@@ -139,10 +139,7 @@ impl Rebuilding {
                 ?took,
                 "accepted ids read back"
             );
-            self.metrics
-                .rebuild_seconds
-                .with_label_values::<&str>(&[])
-                .observe(took.as_secs_f64());
+            observe(&self.metrics.rebuild_seconds, took);
             for (partition, window) in windows {
                 let request = newest[&partition];
                 if answer.send(Ok(Answer { request, window })).is_err() {

@@ -1,6 +1,5 @@
 //! Putting the processor together: checks, threads, and their end.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -10,38 +9,34 @@ use tokio::sync::oneshot;
 
 use crate::config::ProcessorConfig;
 use crate::deps::{Deps, Role};
-use crate::event::{Stage, Topic};
-use crate::kafka::{Admin, Consumer, ConsumerOptions, TxnProducer};
+use crate::event::Topic;
+use crate::kafka::{Consumer, ConsumerOptions, TxnProducer};
 use crate::retry::Backoff;
-use crate::topics::Problem;
 
 use super::error::ProcessorError;
-use super::intake::{ChunkLimits, Intake, Partitions};
+use super::intake::{ChunkLimits, Intake};
 use super::metrics::ProcessorMetrics;
+use super::output;
+use super::partitions::Partitions;
 use super::pipeline;
 use super::publish::{Publisher, PublisherParts};
 use super::routes::Routes;
 use super::seen::{Rebuilder, Rebuilding};
-use super::transaction;
 
 /// Names failpoints, client ids, the consumer group and the role.
 pub(super) const ROLE: &str = "processor";
 
 /// Starts the processor. It runs when this returns, and is ready when the group has told it its partitions and what was
-/// accepted of them has been read back.
+/// accepted of them has been read back. That the topics are there and of the right shape is the caller's business.
 ///
 /// # Errors
-/// When a topic it needs is missing or has the wrong shape, or Kafka cannot be reached.
+/// When the settings cannot be used or the system gives no thread.
 pub async fn start(deps: Deps) -> Result<Role, ProcessorError> {
-    let checked = deps.clone();
-    let found = tokio::task::spawn_blocking(move || check_topics(&checked)).await;
-    found.unwrap_or(Err(ProcessorError::Panicked { thread: "start" }))?;
-
     let config = &deps.config;
     let settings = &config.processor;
     let name = format!("{}{ROLE}-{}", deps.topics.prefix(), config.instance());
     // Takes half a second: while it is looked up, the consumer joins its group.
-    let kafka = transaction::producer_settings(&config.kafka);
+    let kafka = output::producer_settings(&config.kafka);
     let opening = TxnProducer::open_in_background(&kafka, ROLE, &name);
     let consumer = Consumer::open(
         &config.kafka,
@@ -56,7 +51,7 @@ pub async fn start(deps: Deps) -> Result<Role, ProcessorError> {
     let (setbacks, setback) = mpsc::channel();
     let parts = PublisherParts {
         settings: settings.clone(),
-        record_bytes_max: transaction::record_bytes_max(&config.kafka),
+        record_bytes_max: output::record_bytes_max(&config.kafka),
         kafka,
         topics: deps.topics.clone(),
         membership: consumer.membership(),
@@ -79,6 +74,7 @@ pub async fn start(deps: Deps) -> Result<Role, ProcessorError> {
         topics: deps.topics.clone(),
         setbacks: setback,
         rebuilder: rebuilder(&deps, &metrics)?,
+        held_back: None,
         run: 0,
         backoff: backoff(settings),
         shutdown: deps.shutdown.clone(),
@@ -86,9 +82,13 @@ pub async fn start(deps: Deps) -> Result<Role, ProcessorError> {
         ready: false,
         metrics,
     };
+    let registered = deps.health.part("processor.transactions");
     let publishing = spawn("processor-publish", move || {
         match Publisher::open(parts, opening, &name)? {
-            Some(publisher) => publisher.run(),
+            Some(publisher) => {
+                registered.set(true);
+                publisher.run()
+            }
             None => Ok(()),
         }
     })?;
@@ -146,60 +146,6 @@ fn rebuilder(
         shutdown: deps.shutdown.clone(),
     })
     .map(Some)
-}
-
-/// The topics that exist from the beginning. Those of destinations come and go with the configuration; the publisher looks
-/// for each when it first writes to it.
-fn check_topics(deps: &Deps) -> Result<(), ProcessorError> {
-    let partitions: BTreeMap<String, usize> = Admin::open(&deps.config.kafka)?
-        .topics()?
-        .into_iter()
-        .map(|topic| (topic.name, topic.partitions.len()))
-        .collect();
-    let own = [
-        Topic::Events,
-        Topic::Seen,
-        Topic::Ledger,
-        Topic::Dlq(Stage::Processor),
-    ]
-    .map(|topic| deps.topics.name(&topic));
-    let snapshot = deps.control.snapshot();
-    let routes = Routes::new(&snapshot, &deps.topics);
-    let of_destinations = routes
-        .targets()
-        .iter()
-        .map(|target| target.topic.to_string());
-    let mut problems: Vec<Problem> = own
-        .iter()
-        .cloned()
-        .chain(of_destinations)
-        .filter(|name| !partitions.contains_key(name))
-        .map(|topic| Problem {
-            topic,
-            what: "missing".to_owned(),
-            fix: "run `sluice topics apply` with this role's settings".to_owned(),
-        })
-        .collect();
-    let [events, seen, ..] = &own;
-    if let (Some(of_events), Some(of_seen)) = (partitions.get(events), partitions.get(seen))
-        && of_events != of_seen
-    {
-        problems.push(Problem {
-            topic: seen.clone(),
-            what: format!(
-                "has {of_seen} partitions and {events} has {of_events}, but they must be equal"
-            ),
-            fix: "let the processors drain, then `sluice topics apply --allow-partition-increase`"
-                .to_owned(),
-        });
-    }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        problems.sort_by(|a, b| a.topic.cmp(&b.topic));
-        problems.dedup();
-        Err(ProcessorError::UnsafeTopics { problems })
-    }
 }
 
 /// Runs `run` on a thread; what it returns is sent. A panic drops the sender, which the receiver sees.

@@ -13,9 +13,10 @@ use sluice::event::codec;
 use sluice::event::{
     Addressed, AddressedKind, Envelope, Framing, LedgerEntry, Stage, Topic, TopicNames,
 };
+use sluice::fault::Classify;
 use sluice::kafka::{
-    AckProducer, Admin, Batch, Message, NewTopic, OffsetQuery, Reader, RecordRef, StartAt,
-    TopicPartition, deadline,
+    AckProducer, Admin, Batch, KafkaError, Message, NewTopic, OffsetQuery, Reader, RecordRef,
+    StartAt, TopicPartition, deadline,
 };
 use sluice::shutdown::Shutdown;
 use sluice::telemetry::{Health, Registry};
@@ -112,13 +113,6 @@ impl Bed {
 
     /// Starts a processor; does not wait until it is ready.
     pub async fn start(&self, instance: &str) -> Running {
-        self.try_start(instance).await.unwrap()
-    }
-
-    pub async fn try_start(
-        &self,
-        instance: &str,
-    ) -> Result<Running, sluice::processor::ProcessorError> {
         let shutdown = Shutdown::new(Duration::from_secs(20));
         let (health, metrics) = (Health::default(), Registry::default());
         let mut config = self.config.clone();
@@ -132,13 +126,13 @@ impl Bed {
             metrics: metrics.clone(),
             shutdown: shutdown.clone(),
         };
-        let role = sluice::processor::start(deps).await?;
-        Ok(Running {
+        let role = sluice::processor::start(deps).await.unwrap();
+        Running {
             role,
             shutdown,
             health,
             metrics,
-        })
+        }
     }
 
     /// Writes envelopes as the gateway does, acknowledged.
@@ -157,17 +151,13 @@ impl Bed {
 
     /// Everything on a topic that readers of committed records see now.
     pub fn read(&self, topic: &Topic) -> Vec<Message> {
-        let mut messages = Vec::new();
-        Reader::open_all(
-            &self.kafka,
-            "test",
-            &self.names.name(topic),
-            StartAt::Beginning,
-        )
-        .unwrap()
-        .read_to_end(PATIENCE, |message| messages.push(message))
-        .unwrap();
-        messages
+        let topic = self.names.name(topic);
+        persist(|| {
+            let mut messages = Vec::new();
+            Reader::open_all(&self.kafka, "test", &topic, StartAt::Beginning)?
+                .read_to_end(PATIENCE, |message| messages.push(message))?;
+            Ok(messages)
+        })
     }
 
     /// Message ids on `deliver.<lane>`, in the order of each partition.
@@ -215,9 +205,8 @@ impl Bed {
     /// What the group has committed, per partition of `events`.
     pub fn committed(&self) -> BTreeMap<i32, i64> {
         let group = format!("{}processor", self.names.prefix());
-        self.admin()
-            .committed(&group, None)
-            .unwrap()
+        let admin = self.admin();
+        persist(|| admin.committed(&group, None))
             .into_iter()
             .filter_map(|c| Some((c.topic_partition.partition, c.next_offset?)))
             .collect()
@@ -231,8 +220,8 @@ impl Bed {
             .map(|p| TopicPartition::new(events.as_str(), p))
             .collect();
         let admin = self.admin();
-        let begins = admin.offsets(&places, OffsetQuery::Beginning).unwrap();
-        let ends = admin.offsets(&places, OffsetQuery::End).unwrap();
+        let begins = persist(|| admin.offsets(&places, OffsetQuery::Beginning));
+        let ends = persist(|| admin.offsets(&places, OffsetQuery::End));
         // A log may end in control records, which nobody commits past.
         let records = self.read(&Topic::Events);
         let wanted: BTreeMap<i32, i64> = ends
@@ -287,6 +276,21 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Asks again while the answer is that it may be had later: a broker that was just restarted does not know everything at once.
+#[track_caller]
+fn persist<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) if error.fault().is_transient() && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 }
 

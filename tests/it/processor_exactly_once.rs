@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sluice::control::parse_workspace;
+use sluice::dev::kafka::{LocalKafka, LocalKafkaOptions};
 use sluice::event::codec::encode_envelope;
 use sluice::event::{Envelope, Framing, Topic};
 use sluice::kafka::{RecordRef, TxnProducer};
@@ -324,4 +325,79 @@ async fn an_event_that_comes_alone_does_not_wait_for_company() {
     // Far under the 250 ms for which a transaction may stay open.
     assert!(fastest < Duration::from_millis(120), "{fastest:?}");
     running.stop().await;
+}
+
+/// The gateway follows a changed workspace a moment before the processor does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_a_source_that_only_the_gateway_knows_waits_but_not_for_ever() {
+    let mut bed = Bed::new("ahead", WORKSPACE, 1);
+    bed.config.processor.source_wait_ms = 2_000;
+    bed.config.processor.retry_ms_max = 100;
+    let running = bed.start("a").await;
+    let of_new_source = |id: &'static str, source: &'static str, revision: i64| Envelope {
+        source_id: source.into(),
+        config_revision: revision,
+        ..track(id, "u")
+    };
+    bed.send(&[of_new_source("early", "shop", 5), track("behind", "u")])
+        .await;
+    wait_until("it waits", || {
+        running.metric(r#"sluice_processor_transactions_total{outcome="aborted"}"#) >= 1.0
+    });
+    let text = WORKSPACE.replace(
+        "{id: app, write_key: K2}",
+        "{id: app, write_key: K2}, {id: shop, write_key: K3}",
+    ) + "      - {source: shop, destination: hook}\n";
+    bed.control
+        .publish(parse_workspace("test", &text, 6).unwrap());
+    bed.wait_until_processed();
+    assert_eq!(bed.delivered("hook"), ["early", "behind"]);
+
+    bed.send(&[of_new_source("never", "mirage", 7), track("after", "u")])
+        .await;
+    bed.wait_until_processed();
+    assert_eq!(bed.delivered("hook"), ["early", "behind", "after"]);
+    let unknown = (
+        "".to_owned(),
+        "filtered".to_owned(),
+        "source_unknown".to_owned(),
+    );
+    assert_eq!(bed.balance()[&unknown], 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_costs_nothing_but_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LocalKafkaOptions::new(dir.path().join("kafka"));
+    let kafka = tokio::task::spawn_blocking(|| LocalKafka::start(options))
+        .await
+        .unwrap()
+        .unwrap();
+    let mut bed = Bed::on(kafka.bootstrap(), "killed", WORKSPACE, 3);
+    // Small transactions, so that the broker dies in the midst of one.
+    bed.config.processor.transaction_records_max = 100;
+    bed.config.processor.chunk_records_max = 20;
+    let sent = many("m", 20_000);
+    send(&bed, &sent).await;
+    let running = bed.start("a").await;
+    for life in 1..=3 {
+        let so_far = running.metric("sluice_processor_records_total");
+        wait_until("it makes progress", || {
+            running.metric("sluice_processor_records_total") >= so_far + 300.0
+        });
+        kafka.kill9(1).unwrap();
+        kafka.restart(1).unwrap();
+        assert!(!running.role.done.is_finished(), "it ended in life {life}");
+    }
+    bed.wait_until_processed();
+    // Everything once more: what an unknown outcome may have accepted was read back.
+    send(&bed, &sent[..5_000]).await;
+    bed.wait_until_processed();
+    assert_exact(&bed.delivered("hook"), &sent);
+    assert_exact(&bed.delivered("tracks"), &sent);
+    let forwarded = ("hook".to_owned(), "forwarded".to_owned(), String::new());
+    assert_eq!(bed.balance()[&forwarded], 20_000);
+    running.stop().await;
+    kafka.stop_async().await.unwrap();
 }

@@ -235,20 +235,3 @@ async fn the_ledger_accounts_for_every_offset_once() {
         "something is there twice"
     );
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_topic_is_named_with_what_to_do() {
-    let mut bed = Bed::new("missing", WORKSPACE, 1);
-    bed.control = sluice::control::Control::new(
-        sluice::control::parse_workspace("test", &WORKSPACE.replace("lake", "pond"), 2).unwrap(),
-    );
-    let Err(error) = bed.try_start("a").await else {
-        panic!("it started")
-    };
-    let text = error.to_string();
-    assert!(
-        text.contains("warehouse.pond") && text.contains("sluice topics apply"),
-        "{text}"
-    );
-    assert!(!text.contains("events"), "{text}");
-}
