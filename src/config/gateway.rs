@@ -1,10 +1,15 @@
 //! HTTP ingestion.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::Secret;
+use super::networks::Networks;
 
 /// HTTP ingestion.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -12,11 +17,28 @@ use serde::{Deserialize, Serialize};
 pub struct GatewayConfig {
     /// Address to listen on; port 0 picks a free one. Default `0.0.0.0:8080`.
     pub listen: SocketAddr,
+    /// HTTPS instead of HTTP.
+    pub tls: Option<TlsConfig>,
     /// Proxies whose `X-Forwarded-For` is believed, as addresses or CIDR ranges. Default none: the client's address is the
     /// connection's.
-    pub trusted_proxies: Vec<String>,
+    pub trusted_proxies: Networks,
+    /// Web pages that may call us, as `https://shop.example.com`. The single entry `*` lets any page call, as RudderStack
+    /// does, but without credentials. Default `*`.
+    pub cors_origins: Vec<String>,
     /// Whether an event may name neither a user nor an anonymous one. Default false, as RudderStack.
     pub allow_missing_ids: bool,
+    /// Events of users in this file are answered with 200 and dropped: one user id a line, for one source only as
+    /// `<source id><tab><user id>`. Read again when it changes.
+    pub suppression_file: Option<PathBuf>,
+    /// Lines of `suppression_file`; a longer file is refused. Default 1000000.
+    pub suppressed_users_max: usize,
+    /// How many events each source may send.
+    pub rate_limit: RateLimitConfig,
+    /// Opens `/internal/v1/*` to requests with `X-Sluice-Token: <token>`. Default: these routes are not there.
+    pub internal_token: Option<Secret>,
+    /// Part of the requests that are written to the access log (target `sluice::access`), from 0 to 1. Refused ones
+    /// are sampled alike. Default 0.
+    pub access_log_sample: f64,
     /// Bytes of one request body, as sent and as inflated. Default 4096000, as RudderStack.
     pub body_bytes_max: usize,
     /// Events of one batch. Default 10000.
@@ -48,12 +70,58 @@ pub struct GatewayConfig {
     pub drain_grace_ms: Option<u64>,
 }
 
+/// Certificate and key of the listener. Both files are read again when one changes; open connections go on.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM file with the certificate and its chain.
+    pub certificate_file: PathBuf,
+    /// PEM file with the private key.
+    pub key_file: PathBuf,
+}
+
+/// How many events each source may send; beyond it 429 and `Retry-After`. Requests of a job run are exempt.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RateLimitConfig {
+    /// Events in each window, per source and gateway process. Default 0: no limit.
+    pub events: u64,
+    /// The window, in milliseconds. Default 60000, as RudderStack.
+    pub window_ms: u64,
+    /// Other numbers of events for single sources, by source id; 0 for no limit.
+    pub sources: BTreeMap<String, u64>,
+}
+
+impl Default for RateLimitConfig {
+    fn default() -> Self {
+        Self {
+            events: 0,
+            window_ms: 60_000,
+            sources: BTreeMap::new(),
+        }
+    }
+}
+
+impl RateLimitConfig {
+    /// Events that `source` may send in each window; 0 for no limit.
+    pub fn events_of(&self, source: &str) -> u64 {
+        self.sources.get(source).copied().unwrap_or(self.events)
+    }
+}
+
 impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([0, 0, 0, 0], 8080)),
-            trusted_proxies: Vec::new(),
+            tls: None,
+            trusted_proxies: Networks::default(),
+            cors_origins: vec!["*".to_owned()],
             allow_missing_ids: false,
+            suppression_file: None,
+            suppressed_users_max: 1_000_000,
+            rate_limit: RateLimitConfig::default(),
+            internal_token: None,
+            access_log_sample: 0.0,
             body_bytes_max: 4_096_000,
             batch_events_max: 10_000,
             json_depth_max: 100,
@@ -106,9 +174,35 @@ impl GatewayConfig {
             ("body_timeout_ms", self.body_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("retry_after_s_max", u64::from(self.retry_after_s_max)),
+            ("rate_limit.window_ms", self.rate_limit.window_ms),
         ] {
             if value == 0 {
                 problems.push(format!("gateway.{key}: must be more than 0"));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.access_log_sample) {
+            problems.push("gateway.access_log_sample: must be between 0 and 1".to_owned());
+        }
+        self.check_origins(problems);
+        if self
+            .internal_token
+            .as_ref()
+            .is_some_and(|t| t.expose().len() < 16)
+        {
+            problems.push("gateway.internal_token: must have at least 16 characters".to_owned());
+        }
+    }
+
+    fn check_origins(&self, problems: &mut Vec<String>) {
+        for origin in &self.cors_origins {
+            let parsed = url::Url::parse(origin).ok();
+            let exact = parsed.is_some_and(|url| url.origin().ascii_serialization() == *origin);
+            if origin == "*" && self.cors_origins.len() > 1 {
+                problems.push("gateway.cors_origins: `*` stands alone or not at all".to_owned());
+            } else if origin != "*" && !exact {
+                problems.push(format!(
+                    "gateway.cors_origins: {origin:?} is no origin; write scheme, host and port only, as https://shop.example.com"
+                ));
             }
         }
     }
@@ -118,18 +212,58 @@ impl GatewayConfig {
 mod tests {
     use super::*;
 
+    fn problems(config: &GatewayConfig) -> Vec<String> {
+        let mut problems = Vec::new();
+        config.check(&mut problems);
+        problems
+    }
+
     #[test]
     fn limits_that_cannot_work_are_named() {
-        let mut problems = Vec::new();
-        GatewayConfig::default().check(&mut problems);
-        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(problems(&GatewayConfig::default()), Vec::<String>::new());
         let config = GatewayConfig {
             in_flight_bytes_max: 1,
             json_depth_max: 500,
             ack_deadline_ms: 0,
+            access_log_sample: 2.0,
+            internal_token: Some(Secret::new("short")),
             ..GatewayConfig::default()
         };
-        config.check(&mut problems);
-        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert_eq!(problems(&config).len(), 5);
+    }
+
+    #[test]
+    fn an_origin_that_no_browser_would_send_is_named() {
+        let with = |origins: &[&str]| {
+            problems(&GatewayConfig {
+                cors_origins: origins.iter().map(|o| (*o).to_owned()).collect(),
+                ..GatewayConfig::default()
+            })
+            .len()
+        };
+        assert_eq!(with(&["https://a.example", "http://b.example:8080"]), 0);
+        assert_eq!(with(&[]), 0);
+        assert_eq!(with(&["*", "https://a.example"]), 1);
+        assert_eq!(
+            with(&["https://a.example/", "a.example", "https://A.example"]),
+            3
+        );
+    }
+
+    #[test]
+    fn a_source_may_have_a_limit_of_its_own() {
+        let limit = RateLimitConfig {
+            events: 100,
+            sources: BTreeMap::from([("big".to_owned(), 5_000), ("free".to_owned(), 0)]),
+            ..RateLimitConfig::default()
+        };
+        assert_eq!(
+            (
+                limit.events_of("big"),
+                limit.events_of("free"),
+                limit.events_of("x")
+            ),
+            (5_000, 0, 100)
+        );
     }
 }

@@ -8,6 +8,7 @@ mod admin;
 mod gateway;
 mod kafka;
 mod load;
+mod networks;
 mod processor;
 pub mod reference;
 mod router;
@@ -22,12 +23,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use admin::{AdminConfig, LogConfig, LogFormat};
-pub use gateway::GatewayConfig;
+pub use gateway::{GatewayConfig, RateLimitConfig, TlsConfig};
 pub use kafka::{
     Compression, ConsumerConfig, FirstOffset, KafkaConfig, ProducerConfig, RESERVED_PROPERTIES,
     SaslMechanism, SecurityConfig, SecurityProtocol, TransactionConfig,
 };
 pub use load::{ConfigError, ENV_PREFIX, load, parse};
+pub use networks::Networks;
 pub use processor::{DedupConfig, ProcessorConfig};
 pub use router::{
     BreakerConfig, DeliveryConfig, DeliveryOverrides, RouterConfig, RouterHttpConfig,

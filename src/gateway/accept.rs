@@ -1,26 +1,26 @@
 //! The one path that all inputs share: from a request to records that every in-sync replica has.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use http::StatusCode;
 use http::request::Parts;
 
 use crate::fault::Classify;
-use crate::kafka;
 
-use super::admit::{self, Arrival};
-use super::arrival;
 use super::body;
 use super::callers::Caller;
 use super::connection::{Connection, Phase};
+use super::log;
 use super::payload::{self, Payload};
 use super::refusal::Refusal;
 use super::repair::repair;
 use super::routes::Route;
+use super::select::{Policy, Receipt};
+use super::send::{self, Context};
 use super::{Gateway, auth, reply};
 
 /// What makes one input differ from another.
@@ -29,166 +29,286 @@ pub(super) struct Input {
     pub(super) route: Route,
     pub(super) key: Key,
     pub(super) shape: Shape,
+    pub(super) answer: Answer,
 }
 
-/// Where the write key is.
-#[derive(Debug, Clone, Copy)]
+/// How the client says who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     /// `Authorization: Basic`.
     Header,
     /// `?writeKey=`: a beacon cannot set headers.
     Query,
+    /// `Authorization: Basic`, else `writeKey` in the body: Segment's clients.
+    HeaderOrBody,
+    /// `?writeKey=`, else `Authorization: Basic`; for webhook sources only.
+    Webhook,
+    /// `X-Rudder-Source-Id`, behind the internal token.
+    SourceId,
+    /// `X-Rudder-Source-Id` of a replay source, behind the internal token.
+    ReplaySourceId,
 }
 
 /// What the body is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// One event of the route's type.
     One,
-    /// `{"batch": [...]}`.
+    /// `{"batch": [...]}`; one bad event refuses all of it.
     Batch,
+    /// `{"batch": [...]}`; a bad event refuses those of the same user.
+    Import,
+}
+
+/// What success looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// `ok`.
+    Text,
+    /// `{"success":true}`.
+    Segment,
+}
+
+/// The header by which a client asks for a result per event, and its value.
+const RESULT: (&str, &str) = ("sluice-result", "per-event");
+
+/// A request and what became known of it on the way.
+pub(super) struct Exchange<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) head: Parts,
+    pub(super) body: Body,
+    pub(super) caller: Option<Arc<Caller>>,
+    /// Bytes of the body, inflated.
+    pub(super) bytes: usize,
 }
 
 /// Answers a request that brings events.
 pub(super) async fn accept(gateway: &Gateway, input: Input, request: Request) -> Response {
     let began = Instant::now();
-    let (head, mut body) = request.into_parts();
-    let mut caller = None;
-    let outcome = take(gateway, input, &head, &mut body, &mut caller).await;
-    let response = match outcome {
-        Ok(()) => reply::ok(),
-        Err(refusal) => {
-            let source = caller.as_ref().map_or("", |c: &Arc<Caller>| &c.source.id);
-            let labels = [source, refusal.code()];
-            gateway
-                .metrics
-                .requests_refused_total
-                .with_label_values(&labels)
-                .inc();
-            body::discard(&mut body, gateway.config.body_bytes_max).await;
-            reply::refused(refusal, gateway.config.retry_after_s_max)
-        }
+    let mut exchange = Exchange::new(gateway, request);
+    let per_event = exchange
+        .head
+        .headers
+        .get(RESULT.0)
+        .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(RESULT.1.as_bytes()));
+    let policy = match (per_event, input.shape) {
+        (true, _) => Policy::PerEvent,
+        (false, Shape::Import) => Policy::PerUser,
+        (false, Shape::One | Shape::Batch) => Policy::Whole,
     };
-    gateway
-        .routes
-        .answered(input.route, response.status(), began.elapsed());
+    let outcome = take(&mut exchange, input, policy).await;
+    let response = match &outcome {
+        Ok(receipt) if per_event => reply::per_event(receipt),
+        Ok(receipt) => match import_failure(receipt) {
+            None => match input.answer {
+                Answer::Text => reply::ok(),
+                Answer::Segment => reply::json(StatusCode::OK, r#"{"success":true}"#),
+            },
+            Some((status, text)) => reply::error(status, text),
+        },
+        Err(refusal) => exchange.refuse(*refusal).await,
+    };
+    exchange.finish(input.route, &response, began);
     response
 }
 
 /// The steps in RudderStack's order, but for the size of the body: that is refused before it is read, not after.
 async fn take(
-    gateway: &Gateway,
+    exchange: &mut Exchange<'_>,
     input: Input,
-    head: &Parts,
-    body: &mut Body,
-    known: &mut Option<Arc<Caller>>,
-) -> Result<(), Refusal> {
-    let (caller, config_revision) = authenticate(gateway, input.key, head)?;
-    let caller = &**known.insert(caller);
-    if !caller.source.enabled {
-        return Err(Refusal::SourceDisabled);
-    }
-    let connection = head.extensions.get::<Arc<Connection>>();
+    policy: Policy,
+) -> Result<Receipt, Refusal> {
+    let gateway = exchange.gateway;
+    let revision = exchange.authenticate(input.key)?;
     let mut taken = gateway.budget.taker();
-    let cap = gateway.config.body_bytes_max;
-    let body = body::read(body, &head.headers, cap, &mut taken).await?;
-    if let Some(connection) = connection {
-        connection.enter(Phase::Answer);
-    }
-    let (batch, events, bytes) = {
-        let arrival = arrival_of(gateway, caller, config_revision, head, connection);
-        publish(gateway, input, &body, arrival)?
+    let body = exchange.read(&mut taken).await?;
+    let sent = {
+        let text = repair(&body);
+        let payload = match input.shape {
+            Shape::One => payload::single(&text, gateway.bounds)?,
+            Shape::Batch | Shape::Import => payload::batch(&text, gateway.bounds)?,
+        };
+        let kind = (input.shape == Shape::One).then(|| input.route.event_type());
+        let caller = match exchange.caller.take() {
+            Some(caller) => caller,
+            None => by_body(gateway, &payload)?,
+        };
+        let caller = &*exchange.caller.insert(caller);
+        let context = Context {
+            gateway,
+            caller,
+            revision,
+            head: &exchange.head,
+        };
+        send::send(&context, &payload, kind, policy)?
     };
-    let deadline = kafka::deadline(gateway.config.ack_deadline());
-    batch.wait(deadline).await.map_err(|error| {
-        tracing::debug!(%error, source.id = caller.source.id, "events not acknowledged");
-        Refusal::from(&error)
-    })?;
-    caller.accepted.inc_by(events);
-    caller.bytes.inc_by(bytes);
-    Ok(())
+    send::acknowledged(gateway, sent).await
 }
 
-fn authenticate(gateway: &Gateway, key: Key, head: &Parts) -> Result<(Arc<Caller>, i64), Refusal> {
-    let write_key = match key {
-        Key::Query => auth::write_key_in_query(head.uri.query())
-            .ok_or(Refusal::NoWriteKeyInQuery)?
-            .into_owned(),
-        Key::Header => auth::write_key_in_header(&head.headers).ok_or(Refusal::NoWriteKey)?,
-    };
+fn by_body(gateway: &Gateway, payload: &Payload<'_>) -> Result<Arc<Caller>, Refusal> {
+    let key = super::admit::text(payload.write_key);
+    if key.is_empty() {
+        return Err(Refusal::NoWriteKey);
+    }
     let callers = gateway.directory.now();
-    let caller = callers
-        .by_write_key(&write_key)
-        .ok_or(Refusal::UnknownWriteKey)?;
-    Ok((Arc::clone(caller), callers.workspace.revision))
+    let caller = callers.by_write_key(&key).ok_or(Refusal::UnknownWriteKey)?;
+    enabled(caller)?;
+    Ok(Arc::clone(caller))
 }
 
-fn arrival_of<'a>(
-    gateway: &Gateway,
-    caller: &'a Caller,
-    config_revision: i64,
-    head: &'a Parts,
-    connection: Option<&'a Arc<Connection>>,
-) -> Arrival<'a> {
-    let headers = &head.headers;
-    Arrival {
-        source_id: &caller.source.id,
-        write_key_hash: caller.write_key_hash,
-        config_revision,
-        received_at: gateway.clock.now_ms(),
-        request_ip: connection.map_or(Cow::Borrowed(""), |c| {
-            arrival::client_ip(headers, c.peer, &c.peer_text, &gateway.trusted)
-        }),
-        sent_at: Cow::Borrowed(""),
-        job_run_id: Cow::Borrowed(arrival::text(headers, arrival::JOB_RUN)),
-        task_run_id: Cow::Borrowed(arrival::text(headers, arrival::TASK_RUN)),
-        traceparent: arrival::traceparent(headers),
-        anonymous_header: arrival::text(headers, arrival::ANONYMOUS_ID),
-        is_bot: arrival::is_bot(headers),
+fn enabled(caller: &Caller) -> Result<(), Refusal> {
+    if caller.source.enabled {
+        Ok(())
+    } else {
+        Err(Refusal::SourceDisabled)
     }
 }
 
-/// Reads, admits, encodes and sends; nothing is sent unless every event of the request is taken. Returns what to wait for,
-/// how many events there are and how many bytes they have.
-fn publish(
-    gateway: &Gateway,
-    input: Input,
-    body: &[u8],
-    arrival: Arrival<'_>,
-) -> Result<(kafka::Batch, u64, u64), Refusal> {
-    let text = repair(body);
-    let mut arrival = arrival;
-    let (payload, kind) = match input.shape {
-        Shape::One => (
-            payload::single(&text, gateway.bounds)?,
-            Some(input.route.name()),
-        ),
-        Shape::Batch => (payload::batch(&text, gateway.bounds)?, None),
-    };
-    complete(&mut arrival, &payload);
-    gateway.outbox.fill(|outgoing| {
-        for event in &payload.events {
-            let envelope = admit::admit(event, kind, &arrival, gateway.rules)?;
-            outgoing.push(&envelope, arrival.anonymous_header)?;
-        }
-        if outgoing.is_empty() {
-            return Err(Refusal::EmptyBatch);
-        }
-        let batch = kafka::Batch::new();
-        outgoing.send(&gateway.producer, &batch, arrival.traceparent)?;
-        Ok((batch, outgoing.len(), outgoing.event_bytes()))
-    })
+/// What an import answers when groups of it were refused. RudderStack strings their errors together, and looks the result
+/// up in its table of codes: one error keeps its code, several have none and become 500.
+fn import_failure(receipt: &Receipt) -> Option<(StatusCode, String)> {
+    let text: String = receipt
+        .groups_refused
+        .iter()
+        .map(Refusal::to_string)
+        .collect();
+    match receipt.groups_refused.as_slice() {
+        [] => None,
+        [only] => Some((only.status(), text + "\n")),
+        _ => Some((StatusCode::INTERNAL_SERVER_ERROR, text + "\n")),
+    }
 }
 
-/// What the body tells of the request as a whole. As in RudderStack the first event speaks for all of them.
-fn complete<'a>(arrival: &mut Arrival<'a>, payload: &Payload<'a>) {
-    arrival.sent_at = admit::text(payload.sent_at);
-    if let Some(first) = payload.events.first() {
-        if arrival.job_run_id.is_empty() {
-            arrival.job_run_id = admit::text(first.job_run_id);
+impl<'a> Exchange<'a> {
+    pub(super) fn new(gateway: &'a Gateway, request: Request) -> Self {
+        let (head, body) = request.into_parts();
+        Self {
+            gateway,
+            head,
+            body,
+            caller: None,
+            bytes: 0,
         }
-        if arrival.task_run_id.is_empty() {
-            arrival.task_run_id = admit::text(first.task_run_id);
+    }
+
+    /// Finds the caller by the request's head, and returns the revision of the configuration that was asked. Leaves the
+    /// caller open when only the body can tell.
+    ///
+    /// # Errors
+    /// In RudderStack's words when there is no caller or it may not call.
+    pub(super) fn authenticate(&mut self, key: Key) -> Result<i64, Refusal> {
+        let headers = &self.head.headers;
+        let query = self.head.uri.query();
+        let callers = self.gateway.directory.now();
+        let revision = callers.workspace.revision;
+        let known = |key: &str| callers.by_write_key(key).ok_or(Refusal::UnknownWriteKey);
+        let caller = match key {
+            Key::Header => known(&auth::write_key_in_header(headers).ok_or(Refusal::NoWriteKey)?)?,
+            Key::Query => {
+                known(&auth::write_key_in_query(query).ok_or(Refusal::NoWriteKeyInQuery)?)?
+            }
+            Key::HeaderOrBody => match auth::write_key_in_header(headers) {
+                Some(key) => known(&key)?,
+                None => return Ok(revision),
+            },
+            Key::Webhook => {
+                let caller = match auth::write_key_in_query(query) {
+                    Some(key) => known(&key)?,
+                    None => known(
+                        &auth::write_key_in_header(headers).ok_or(Refusal::NoWriteKeyInQuery)?,
+                    )?,
+                };
+                if caller.source.category != "webhook" {
+                    return Err(Refusal::UnknownWriteKey);
+                }
+                caller
+            }
+            Key::SourceId | Key::ReplaySourceId => {
+                let id = auth::source_id(headers).ok_or(Refusal::NoSourceId)?;
+                let caller = callers.by_id(id).ok_or(Refusal::UnknownSource)?;
+                if key == Key::ReplaySourceId && caller.source.original_id.is_none() {
+                    return Err(Refusal::NotAReplaySource);
+                }
+                caller
+            }
+        };
+        self.caller = Some(Arc::clone(caller));
+        enabled(caller)?;
+        Ok(revision)
+    }
+
+    /// Sends the events of `text`, one event of type `kind` or a batch, and waits for them.
+    ///
+    /// # Errors
+    /// As for a client's own body.
+    pub(super) async fn store(
+        &mut self,
+        revision: i64,
+        text: &str,
+        kind: Option<&'static str>,
+        policy: Policy,
+    ) -> Result<Receipt, Refusal> {
+        let Some(caller) = &self.caller else {
+            return Err(Refusal::NoWriteKey);
+        };
+        let sent = {
+            let payload = match kind {
+                Some(_) => payload::single(text, self.gateway.bounds)?,
+                None => payload::batch(text, self.gateway.bounds)?,
+            };
+            let context = Context {
+                gateway: self.gateway,
+                caller,
+                revision,
+                head: &self.head,
+            };
+            send::send(&context, &payload, kind, policy)?
+        };
+        send::acknowledged(self.gateway, sent).await
+    }
+
+    /// Notes that all of the request is here and its client waits for us.
+    pub(super) fn answering(&self) {
+        if let Some(connection) = self.connection() {
+            connection.enter(Phase::Answer);
+        }
+    }
+
+    /// Reads the body; from here on the connection waits for us.
+    pub(super) async fn read(
+        &mut self,
+        taken: &mut super::limit::Taken,
+    ) -> Result<bytes::Bytes, Refusal> {
+        let cap = self.gateway.config.body_bytes_max;
+        let body = body::read(&mut self.body, &self.head.headers, cap, taken).await?;
+        self.bytes = body.len();
+        self.answering();
+        Ok(body)
+    }
+
+    pub(super) fn connection(&self) -> Option<&Arc<Connection>> {
+        self.head.extensions.get()
+    }
+
+    /// Counts a refusal and answers it.
+    pub(super) async fn refuse(&mut self, refusal: Refusal) -> Response {
+        self.count_refusal(refusal);
+        body::discard(&mut self.body, self.gateway.config.body_bytes_max).await;
+        reply::refused(refusal, self.gateway.config.retry_after_s_max)
+    }
+
+    pub(super) fn count_refusal(&self, refusal: Refusal) {
+        let source = self.caller.as_ref().map_or("", |c| &c.source.id);
+        let refused = &self.gateway.metrics.requests_refused_total;
+        refused.with_label_values(&[source, refusal.code()]).inc();
+    }
+
+    /// Counts an answer and perhaps logs it.
+    pub(super) fn finish(&self, route: Route, response: &Response, began: Instant) {
+        let took = began.elapsed();
+        self.gateway.routes.answered(route, response.status(), took);
+        if log::sampled(self.gateway.config.access_log_sample) {
+            log::access(self, route, response.status(), took);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, header};
 
-use super::net::Networks;
+use crate::config::Networks;
 
 /// Job run of reverse ETL.
 pub(super) const JOB_RUN: &str = "x-rudder-job-run-id";
@@ -107,7 +107,7 @@ mod tests {
     fn ip(forwarded: &[&str], peer: &str, trusted: &[&str]) -> String {
         let pairs: Vec<_> = forwarded.iter().map(|v| ("x-forwarded-for", *v)).collect();
         let trusted: Vec<String> = trusted.iter().map(|t| (*t).to_owned()).collect();
-        let networks = Networks::parse(&trusted).unwrap();
+        let networks = Networks::try_from(trusted).unwrap();
         client_ip(&headers(&pairs), peer.parse().unwrap(), peer, &networks).into_owned()
     }
 

@@ -30,6 +30,24 @@ pub(super) fn write_key_in_query(query: Option<&str>) -> Option<Cow<'_, str>> {
         .filter(|key| !key.is_empty())
 }
 
+/// `X-Rudder-Source-Id`.
+pub(super) fn source_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get("x-rudder-source-id")?.to_str().ok()?;
+    Some(id).filter(|id| !id.is_empty())
+}
+
+/// Whether the request carries the internal token. Compares every byte, so that the time it takes tells nothing.
+pub(super) fn has_token(headers: &HeaderMap, token: &str) -> bool {
+    let given = headers
+        .get("x-sluice-token")
+        .map_or(&b""[..], |v| v.as_bytes());
+    let differing = given
+        .iter()
+        .zip(token.as_bytes())
+        .fold(0, |differing, (a, b)| differing | (a ^ b));
+    given.len() == token.len() && differing == 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +78,18 @@ mod tests {
             assert_eq!(header(value), None, "{value:?}");
         }
         assert_eq!(write_key_in_header(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn only_the_whole_token_opens() {
+        let with = |token: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-sluice-token", token.parse().unwrap());
+            has_token(&headers, "correct horse")
+        };
+        assert!(with("correct horse"));
+        assert!(!with("correct hors") && !with("correct horsf") && !with(""));
+        assert!(!has_token(&HeaderMap::new(), "correct horse"));
     }
 
     #[test]

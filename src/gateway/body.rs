@@ -1,12 +1,11 @@
 //! Bodies: read with a cap, inflated with a cap, counted against what may be in memory at once.
 
-use std::io::Read;
-
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::HeaderMap;
 use http_body_util::BodyExt;
 
+use super::inflate::{self, Encoding};
 use super::limit::Taken;
 use super::refusal::Refusal;
 
@@ -24,23 +23,7 @@ pub(super) async fn read(
     let sent = collect(body, cap, taken).await?;
     match Encoding::of(headers) {
         Encoding::Identity => Ok(sent),
-        Encoding::Gzip => inflate(gzip(&sent), sent.len(), cap, taken),
-    }
-}
-
-/// How a body is compressed. An encoding that is not known is taken for none, as RudderStack does: such a body is then no
-/// JSON.
-enum Encoding {
-    Identity,
-    Gzip,
-}
-
-impl Encoding {
-    fn of(headers: &HeaderMap) -> Self {
-        match headers.get(header::CONTENT_ENCODING).map(|v| v.as_bytes()) {
-            Some(b"gzip") => Self::Gzip,
-            Some(_) | None => Self::Identity,
-        }
+        encoding => inflate::inflate(encoding, &sent, cap, taken),
     }
 }
 
@@ -82,39 +65,6 @@ async fn collect(body: &mut Body, cap: usize, taken: &mut Taken) -> Result<Bytes
     Ok(first.unwrap_or_else(|| all.freeze()))
 }
 
-// The one place that inflates what comes from outside; `inflate` counts what comes out.
-#[allow(clippy::disallowed_types)]
-fn gzip(sent: &[u8]) -> impl Read + '_ {
-    flate2::read::MultiGzDecoder::new(sent)
-}
-
-fn inflate(
-    mut reader: impl Read,
-    sent: usize,
-    cap: usize,
-    taken: &mut Taken,
-) -> Result<Bytes, Refusal> {
-    const STEP: usize = 64 << 10;
-    let mut out = Vec::with_capacity((sent * 4).clamp(1 << 10, STEP));
-    loop {
-        let room = (cap + 1 - out.len()).min(STEP);
-        let from = out.len();
-        let came = (&mut reader)
-            .take(room as u64)
-            .read_to_end(&mut out)
-            .map_err(|_| Refusal::BodyUnreadable)?;
-        if out.len() > cap {
-            return Err(Refusal::TooLarge);
-        }
-        if !taken.take(out.len() - from) {
-            return Err(Refusal::Overloaded);
-        }
-        if came < room {
-            return Ok(out.into());
-        }
-    }
-}
-
 /// Reads what is left of a refused request and throws it away, up to `most` bytes: a connection that is closed while the
 /// client still writes loses the answer on its way (RFC 9112, 9.6).
 pub(super) async fn discard(body: &mut Body, most: usize) {
@@ -130,52 +80,8 @@ pub(super) async fn discard(body: &mut Body, most: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
     use crate::gateway::limit::ByteBudget;
-
-    fn gzipped(data: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        encoder.write_all(data).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    async fn read_gzip(sent: Vec<u8>, cap: usize, budget: usize) -> Result<Bytes, Refusal> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
-        let budget = ByteBudget::new(budget);
-        read(&mut Body::from(sent), &headers, cap, &mut budget.taker()).await
-    }
-
-    #[tokio::test]
-    async fn a_bomb_is_refused_before_it_is_inflated() {
-        let bomb = gzipped(&vec![0; 50 << 20]);
-        assert!(bomb.len() < 100_000);
-        let refusal = read_gzip(bomb, 1 << 20, 4 << 20).await.unwrap_err();
-        assert_eq!(refusal, Refusal::TooLarge);
-    }
-
-    #[tokio::test]
-    async fn a_body_of_exactly_the_cap_is_taken_and_one_byte_more_is_not() {
-        let data: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
-        let read = read_gzip(gzipped(&data), data.len(), 1 << 20)
-            .await
-            .unwrap();
-        assert_eq!(read, data);
-        let refusal = read_gzip(gzipped(&data), data.len() - 1, 1 << 20).await;
-        assert_eq!(refusal.unwrap_err(), Refusal::TooLarge);
-    }
-
-    #[tokio::test]
-    async fn what_is_no_gzip_is_unreadable_and_what_has_no_room_is_for_later() {
-        let refusal = read_gzip(b"{}".to_vec(), 100, 100).await.unwrap_err();
-        assert_eq!(refusal, Refusal::BodyUnreadable);
-        let refusal = read_gzip(gzipped(&[b'x'; 5000]), 10_000, 4000)
-            .await
-            .unwrap_err();
-        assert_eq!(refusal, Refusal::Overloaded);
-    }
 
     #[tokio::test]
     async fn pieces_are_put_together_in_order_and_capped_as_they_come() {

@@ -15,8 +15,8 @@ pub enum GatewayError {
         #[source]
         source: std::io::Error,
     },
-    #[error("gateway.trusted_proxies: {range:?} is neither an address nor a CIDR range")]
-    TrustedProxies { range: String },
+    #[error("gateway.suppression_file: {0}")]
+    Suppression(String),
     #[error(transparent)]
     Producer(#[from] KafkaError),
 }
@@ -24,7 +24,7 @@ pub enum GatewayError {
 impl Classify for GatewayError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Listen { .. } | Self::TrustedProxies { .. } => Fault::Fatal,
+            Self::Listen { .. } | Self::Suppression(_) => Fault::Fatal,
             Self::Producer(error) => error.fault(),
         }
     }
@@ -32,7 +32,7 @@ impl Classify for GatewayError {
     fn code(&self) -> &'static str {
         match self {
             Self::Listen { .. } => "gateway_listen",
-            Self::TrustedProxies { .. } => "gateway_trusted_proxies",
+            Self::Suppression(_) => "gateway_suppression_file",
             Self::Producer(error) => error.code(),
         }
     }

@@ -15,7 +15,9 @@ crate::metrics! {
     pub struct GatewayMetrics("gateway") {
         /// Events that every in-sync replica acknowledged, by source.
         events_accepted_total: counter["source"],
-        /// Bytes of these events, as the clients wrote them, by source.
+        /// Events of suppressed users, answered with 200 and dropped, by source.
+        events_suppressed_total: counter["source"],
+        /// Bytes of accepted events, as the clients wrote them, by source.
         event_bytes_total: counter["source"],
         /// Requests that were not answered with 200, by source (empty when it is not known) and reason.
         requests_refused_total: counter["source", "reason"],

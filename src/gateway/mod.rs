@@ -24,19 +24,26 @@ mod auth;
 mod body;
 mod callers;
 mod connection;
+mod cors;
 mod error;
+mod gcra;
+mod inflate;
+mod inputs;
 mod json;
 mod limit;
+mod log;
 pub mod metrics;
-mod net;
 mod outbox;
 mod payload;
 mod refusal;
 mod repair;
 mod reply;
 mod routes;
+mod select;
+mod send;
 mod server;
 mod status;
+mod suppress;
 #[doc(hidden)]
 pub mod testing;
 
@@ -56,13 +63,14 @@ use crate::telemetry::health::Part;
 use admit::Rules;
 use callers::Directory;
 use connection::Patience;
+use cors::Cors;
 use json::Bounds;
 use limit::ByteBudget;
 use metrics::{GatewayMetrics, RouteMetrics};
-use net::Networks;
 use outbox::Outbox;
 use payload::PayloadBounds;
 use server::{Server, Settings};
+use suppress::Suppression;
 
 pub use error::GatewayError;
 
@@ -77,16 +85,17 @@ const FLUSH: Duration = Duration::from_secs(2);
 struct Gateway {
     config: GatewayConfig,
     directory: Arc<Directory>,
+    suppression: Arc<Suppression>,
     clock: Arc<dyn Clock>,
     producer: AckProducer,
     outbox: Outbox,
     budget: Arc<ByteBudget>,
     bounds: PayloadBounds,
     rules: Rules,
-    trusted: Networks,
     metrics: Arc<GatewayMetrics>,
     routes: RouteMetrics,
     shutdown: Shutdown,
+    started: Instant,
 }
 
 /// Starts the gateway: it listens when this returns. [`Role::done`] resolves when every request it took is answered.
@@ -120,6 +129,7 @@ pub async fn start(deps: Deps) -> Result<Role, GatewayError> {
             connections_max: config.connections_max,
             header_bytes_max: config.header_bytes_max,
             retry_after_max: config.retry_after_s_max,
+            cors: Cors::new(&config.cors_origins),
             patience: Patience {
                 idle: Duration::from_millis(config.idle_timeout_ms),
                 head: Duration::from_millis(config.header_timeout_ms),
@@ -215,7 +225,19 @@ impl Gateway {
         let metrics = metrics::register(&deps.metrics);
         let kafka = &deps.config.kafka;
         Ok(Self {
-            directory: Directory::follow(&deps.control, &metrics, &deps.shutdown),
+            directory: Directory::follow(
+                &deps.control,
+                &config.rate_limit,
+                &metrics,
+                &deps.shutdown,
+            ),
+            suppression: Suppression::follow(
+                config.suppression_file.clone(),
+                config.suppressed_users_max,
+                &deps.shutdown,
+            )
+            .map_err(GatewayError::Suppression)?,
+            started: Instant::now(),
             clock: Arc::clone(&deps.clock),
             producer: AckProducer::open(kafka, "gateway")?,
             outbox: Outbox {
@@ -237,8 +259,6 @@ impl Gateway {
             rules: Rules {
                 allow_anonymous: config.allow_missing_ids,
             },
-            trusted: Networks::parse(&config.trusted_proxies)
-                .map_err(|range| GatewayError::TrustedProxies { range })?,
             routes: RouteMetrics::of(&metrics),
             metrics,
             shutdown: deps.shutdown.clone(),

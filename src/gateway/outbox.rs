@@ -72,11 +72,16 @@ impl Outgoing<'_> {
         let from = self.buffer.len();
         self.buffer.extend_from_slice(key.as_bytes());
         let middle = self.buffer.len();
-        codec::encode_envelope(envelope, self.outbox.framing, &mut self.buffer)
-            .map_err(|_| Refusal::Unencodable)?;
+        let encoded = codec::encode_envelope(envelope, self.outbox.framing, &mut self.buffer);
         let to = self.buffer.len();
-        if to - from > self.outbox.record_bytes_max {
-            return Err(Refusal::TooLarge);
+        let refusal = match encoded {
+            Err(_) => Some(Refusal::Unencodable),
+            Ok(()) if to - from > self.outbox.record_bytes_max => Some(Refusal::TooLarge),
+            Ok(()) => None,
+        };
+        if let Some(refusal) = refusal {
+            self.buffer.truncate(from);
+            return Err(refusal);
         }
         self.records.push((from..middle, middle..to));
         self.event_bytes += envelope.event.len() as u64;
@@ -110,14 +115,6 @@ impl Outgoing<'_> {
         self.records
             .iter()
             .map(move |(key, payload)| (of(key), of(payload)))
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
-    pub(super) fn len(&self) -> u64 {
-        self.records.len() as u64
     }
 
     /// Bytes of the events as the client wrote them.

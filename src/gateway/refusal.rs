@@ -1,5 +1,7 @@
 //! Why a request is not answered with 200, in RudderStack's words and codes (clients match on both).
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use crate::fault::{Classify, Fault};
@@ -18,8 +20,19 @@ pub(super) enum Refusal {
     NoWriteKeyInQuery,
     #[error("invalid write key")]
     UnknownWriteKey,
+    #[error("failed to read source id from header")]
+    NoSourceId,
+    #[error("invalid source id")]
+    UnknownSource,
+    #[error("invalid replay source")]
+    NotAReplaySource,
     #[error("source is disabled")]
     SourceDisabled,
+    #[error("source does not accept webhook events")]
+    NotAWebhook,
+    /// The source has sent more than it may; it may go on in so many seconds.
+    #[error("max requests limit reached")]
+    RateLimited { seconds: u32 },
     #[error("failed to read body from request")]
     BodyUnreadable,
     #[error("request size exceeds max limit")]
@@ -52,10 +65,14 @@ impl Refusal {
     /// The answer's status.
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::NoWriteKey | Self::NoWriteKeyInQuery | Self::UnknownWriteKey => {
-                StatusCode::UNAUTHORIZED
-            }
-            Self::SourceDisabled => StatusCode::NOT_FOUND,
+            Self::NoWriteKey
+            | Self::NoWriteKeyInQuery
+            | Self::UnknownWriteKey
+            | Self::NoSourceId
+            | Self::UnknownSource
+            | Self::NotAReplaySource => StatusCode::UNAUTHORIZED,
+            Self::SourceDisabled | Self::NotAWebhook => StatusCode::NOT_FOUND,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyUnreadable => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::InvalidJson
@@ -69,11 +86,15 @@ impl Refusal {
         }
     }
 
-    /// Whether the client is asked to come back later (`Retry-After`).
-    pub(super) fn is_for_later(self) -> bool {
+    /// The least number of seconds that the client is asked to wait, when it is asked to come back.
+    pub(super) fn retry_after(self) -> Option<u32> {
         match self.fault() {
-            Fault::Transient { .. } => true,
-            Fault::Permanent | Fault::Fatal => false,
+            Fault::Transient { after } => Some(after.map_or(0, |wait| {
+                u32::try_from(wait.as_secs())
+                    .unwrap_or(u32::MAX)
+                    .saturating_sub(1)
+            })),
+            Fault::Permanent | Fault::Fatal => None,
         }
     }
 }
@@ -82,10 +103,17 @@ impl Classify for Refusal {
     fn fault(&self) -> Fault {
         match self {
             Self::Overloaded | Self::NotAcknowledged => Fault::RETRY,
+            Self::RateLimited { seconds } => Fault::Transient {
+                after: Some(Duration::from_secs(u64::from(*seconds))),
+            },
             Self::NoWriteKey
             | Self::NoWriteKeyInQuery
             | Self::UnknownWriteKey
+            | Self::NoSourceId
+            | Self::UnknownSource
+            | Self::NotAReplaySource
             | Self::SourceDisabled
+            | Self::NotAWebhook
             | Self::BodyUnreadable
             | Self::TooLarge
             | Self::InvalidJson
@@ -102,7 +130,12 @@ impl Classify for Refusal {
         match self {
             Self::NoWriteKey | Self::NoWriteKeyInQuery => "no_write_key",
             Self::UnknownWriteKey => "unknown_write_key",
+            Self::NoSourceId => "no_source_id",
+            Self::UnknownSource => "unknown_source",
+            Self::NotAReplaySource => "not_a_replay_source",
             Self::SourceDisabled => "source_disabled",
+            Self::NotAWebhook => "not_a_webhook",
+            Self::RateLimited { .. } => "rate_limited",
             Self::BodyUnreadable => "body_unreadable",
             Self::TooLarge => "too_large",
             Self::InvalidJson => "invalid_json",

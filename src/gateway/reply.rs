@@ -4,7 +4,10 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 
+use crate::fault::Classify;
+
 use super::refusal::Refusal;
+use super::select::Receipt;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -20,16 +23,51 @@ pub(super) fn text(status: StatusCode, body: &'static str) -> Response {
 }
 
 /// A JSON text.
-pub(super) fn json(status: StatusCode, body: String) -> Response {
-    with(status, JSON, Body::from(body))
+pub(super) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    with(status, JSON, body.into())
+}
+
+/// A result per event, as asked for by `Sluice-Result: per-event`:
+/// `{"accepted": 2, "rejected": [{"index": 1, "messageId": "…", "code": "no_identity", "message": "…"}]}`.
+///
+/// 200 when anything was accepted or there was nothing to reject, else 400. Rejected events can never be accepted; a client
+/// must not send them again. (`code` and `message` at the top as well: RudderStack's Python client repeats a 4xx whose JSON
+/// lacks them.)
+pub(super) fn per_event(receipt: &Receipt) -> Response {
+    let rejected: Vec<serde_json::Value> = receipt
+        .rejected
+        .iter()
+        .map(|event| {
+            serde_json::json!({
+                "index": event.index,
+                "messageId": event.message_id,
+                "code": event.refusal.code(),
+                "message": event.refusal.to_string(),
+            })
+        })
+        .collect();
+    // What is dropped for a suppressed user counts as accepted: the client is not to know.
+    let accepted = receipt.accepted + receipt.suppressed;
+    let none = accepted == 0 && !rejected.is_empty();
+    let mut body = serde_json::json!({ "accepted": accepted, "rejected": rejected });
+    if none {
+        body["code"] = "all_rejected".into();
+        body["message"] = "no event of the request was accepted".into();
+    }
+    let status = if none {
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::OK
+    };
+    json(status, body.to_string())
 }
 
 /// The answer to a refused request, in the shape of Go's `http.Error`. `retry_after_max` bounds the seconds that a client
 /// is asked to wait; each is asked for another number, so that they do not come back together.
 pub(super) fn refused(refusal: Refusal, retry_after_max: u32) -> Response {
     let mut response = error(refusal.status(), format!("{refusal}\n"));
-    if refusal.is_for_later() {
-        let seconds = fastrand::u32(1..=retry_after_max.max(1));
+    if let Some(least) = refusal.retry_after() {
+        let seconds = least.saturating_add(fastrand::u32(1..=retry_after_max.max(1)));
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));

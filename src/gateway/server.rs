@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::Request;
+use http::{Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::connection::{Connection, Patience, Phase, Watched};
+use super::cors::Cors;
 use super::metrics::GatewayMetrics;
 use super::routes;
 
@@ -35,12 +36,13 @@ pub(super) struct Settings {
     pub(super) header_bytes_max: usize,
     pub(super) retry_after_max: u32,
     pub(super) patience: Patience,
+    pub(super) cors: Cors,
 }
 
 /// Accepts connections until told to stop.
 pub(super) struct Server {
     router: Router,
-    settings: Settings,
+    settings: Arc<Settings>,
     metrics: Arc<GatewayMetrics>,
     connections: TaskTracker,
     draining: CancellationToken,
@@ -50,7 +52,7 @@ impl Server {
     pub(super) fn new(router: Router, settings: Settings, metrics: Arc<GatewayMetrics>) -> Self {
         Self {
             router,
-            settings,
+            settings: Arc::new(settings),
             metrics,
             connections: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -92,7 +94,7 @@ impl Server {
                 socket,
                 Connection::new(peer),
                 self.router.clone(),
-                self.settings.clone(),
+                Arc::clone(&self.settings),
                 Arc::clone(&self.metrics),
                 self.draining.clone(),
             );
@@ -160,14 +162,19 @@ async fn serve(
     socket: TcpStream,
     connection: Arc<Connection>,
     router: Router,
-    settings: Settings,
+    settings: Arc<Settings>,
     metrics: Arc<GatewayMetrics>,
     draining: CancellationToken,
 ) {
     let io = TokioIo::new(Watched::new(socket, Arc::clone(&connection)));
-    let seen = Arc::clone(&connection);
+    let (seen, shared) = (Arc::clone(&connection), Arc::clone(&settings));
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        answer(router.clone(), Arc::clone(&seen), request)
+        answer(
+            router.clone(),
+            Arc::clone(&shared),
+            Arc::clone(&seen),
+            request,
+        )
     });
     let http = http1::Builder::new()
         .max_header_size(settings.header_bytes_max)
@@ -203,14 +210,23 @@ async fn serve(
 
 async fn answer(
     mut router: Router,
+    settings: Arc<Settings>,
     connection: Arc<Connection>,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     connection.enter(Phase::Body);
+    if let Some(response) = settings.cors.preflight(&request) {
+        connection.enter(Phase::Idle);
+        return Ok(response);
+    }
+    let origin = request.headers().get(header::ORIGIN).cloned();
     let mut request = request.map(Body::new);
     routes::normalise_path(&mut request);
     request.extensions_mut().insert(Arc::clone(&connection));
-    let answered = router.call(request).await;
+    let Ok(mut response) = router.call(request).await;
+    settings
+        .cors
+        .decorate(origin.as_ref(), response.headers_mut());
     connection.enter(Phase::Idle);
-    answered
+    Ok(response)
 }

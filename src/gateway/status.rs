@@ -53,3 +53,8 @@ pub(super) async fn robots() -> Response {
     // The blanks at the ends of the lines are RudderStack's.
     reply::text(StatusCode::OK, "User-agent: * \nDisallow: / \n")
 }
+
+/// `GET /cluster-info`: old Go clients ask it how many gateways there are, to choose one by themselves.
+pub(super) async fn cluster_info() -> Response {
+    reply::json(StatusCode::OK, r#"{"nodeCount":1}"#)
+}

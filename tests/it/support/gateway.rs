@@ -190,6 +190,17 @@ impl TestGateway {
             .await
     }
 
+    /// The whole answer to a GET as it came over the wire, for bodies that are no text.
+    pub async fn get_bytes(&self, target: &str) -> Vec<u8> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut socket = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let request = request("GET", self.address, target, &[("Connection", "close")], b"");
+        socket.write_all(&request).await.unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.unwrap();
+        answer
+    }
+
     /// Everything on the topic now, in no order across partitions.
     pub async fn records(&self) -> Vec<Record> {
         let (bootstrap, topic) = (self.bootstrap.clone(), self.topic.clone());

@@ -2,16 +2,23 @@
 
 use std::net::IpAddr;
 
-/// A list of address ranges.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Networks(Vec<(u128, u128)>);
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-impl Networks {
-    /// Reads addresses and CIDR ranges.
-    ///
-    /// # Errors
-    /// The first that is neither.
-    pub(super) fn parse(ranges: &[String]) -> Result<Self, String> {
+/// A list of address ranges: addresses and CIDR ranges, IPv4 and IPv6.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+#[schemars(with = "Vec<String>")]
+pub struct Networks {
+    written: Vec<String>,
+    /// Network and mask, as IPv6.
+    ranges: Vec<(u128, u128)>,
+}
+
+impl TryFrom<Vec<String>> for Networks {
+    type Error = String;
+
+    fn try_from(written: Vec<String>) -> Result<Self, String> {
         let parse = |range: &String| {
             let (address, bits) = match range.split_once('/') {
                 Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
@@ -30,18 +37,26 @@ impl Networks {
             };
             Some((number(address) & mask, mask))
         };
-        ranges
-            .iter()
-            .map(|range| parse(range).ok_or_else(|| range.clone()))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let read = |range| {
+            parse(range).ok_or_else(|| format!("{range:?} is neither an address nor a CIDR range"))
+        };
+        let ranges = written.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Self { written, ranges })
     }
+}
 
+impl From<Networks> for Vec<String> {
+    fn from(networks: Networks) -> Self {
+        networks.written
+    }
+}
+
+impl Networks {
     /// Whether `address` is in one of the ranges.
-    pub(super) fn contain(&self, address: IpAddr) -> bool {
-        !self.0.is_empty() && {
+    pub fn contain(&self, address: IpAddr) -> bool {
+        !self.ranges.is_empty() && {
             let number = number(address);
-            self.0
+            self.ranges
                 .iter()
                 .any(|(network, mask)| number & mask == *network)
         }
@@ -59,11 +74,14 @@ fn number(address: IpAddr) -> u128 {
 mod tests {
     use super::*;
 
+    fn networks(ranges: &[&str]) -> Result<Networks, String> {
+        Networks::try_from(ranges.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>())
+    }
+
     #[test]
     fn an_address_is_found_in_its_range_and_nowhere_else() {
-        let ranges = ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"].map(str::to_owned);
-        let networks = Networks::parse(&ranges).unwrap();
-        let contain = |text: &str| networks.contain(text.parse().unwrap());
+        let some = networks(&["10.0.0.0/8", "192.0.2.7", "2001:db8::/32"]).unwrap();
+        let contain = |text: &str| some.contain(text.parse().unwrap());
         assert!(contain("10.255.0.1") && contain("192.0.2.7") && contain("2001:db8::9"));
         assert!(
             contain("::ffff:10.0.0.1"),
@@ -71,12 +89,22 @@ mod tests {
         );
         assert!(!contain("11.0.0.1") && !contain("192.0.2.8") && !contain("2001:db9::"));
         assert!(
-            Networks::parse(&["0.0.0.0/0".to_owned()])
+            networks(&["0.0.0.0/0"])
                 .unwrap()
                 .contain([9, 9, 9, 9].into())
         );
+        assert!(
+            !networks(&["0.0.0.0/0"])
+                .unwrap()
+                .contain("2001:db8::".parse().unwrap())
+        );
+        assert!(
+            networks(&["::/0"])
+                .unwrap()
+                .contain("2001:db8::".parse().unwrap())
+        );
         for bad in ["", "10.0.0.0/33", "host", "10.0.0.0/x"] {
-            assert!(Networks::parse(&[bad.to_owned()]).is_err(), "{bad}");
+            assert!(networks(&[bad]).is_err(), "{bad}");
         }
     }
 }

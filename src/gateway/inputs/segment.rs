@@ -1,0 +1,66 @@
+//! What Segment's browser client needs beside the routes that take events.
+
+use axum::extract::Request;
+use axum::response::Response;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+use super::super::connection::Connection;
+use super::super::{Gateway, arrival, reply};
+
+/// `GET /v1/projects/{write key}/settings`: tells `AnalyticsBrowser.load` to send everything here.
+pub(in super::super) async fn settings(
+    gateway: &Gateway,
+    write_key: &str,
+    request: Request,
+) -> Response {
+    let callers = gateway.directory.now();
+    if !callers
+        .by_write_key(write_key)
+        .is_some_and(|c| c.source.enabled)
+    {
+        return reply::error(StatusCode::NOT_FOUND, "invalid write key\n".to_owned());
+    }
+    let host = arrival::text(request.headers(), header::HOST.as_str());
+    let body = json!({
+        "integrations": {
+            "Segment.io": {
+                "apiKey": write_key,
+                "apiHost": format!("{host}/v1"),
+                "protocol": scheme(gateway, &request),
+                "unbundledIntegrations": [],
+                "addBundledMetadata": true,
+            },
+        },
+        "plan": {"track": {"__default": {"enabled": true, "integrations": {}}}},
+        "middlewareSettings": {},
+        "enabledMiddleware": {},
+        "metrics": {"sampleRate": 0},
+        "remotePlugins": [],
+    });
+    let mut response = reply::json(StatusCode::OK, body.to_string());
+    response.headers_mut().insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("public, max-age=60"),
+    );
+    response
+}
+
+/// How the browser reached us: a proxy that ends TLS for us says so.
+fn scheme(gateway: &Gateway, request: &Request) -> &'static str {
+    let connection = request.extensions().get::<std::sync::Arc<Connection>>();
+    let trusted = &gateway.config.trusted_proxies;
+    let forwarded = connection
+        .filter(|c| trusted.contain(c.peer))
+        .map(|_| arrival::text(request.headers(), "x-forwarded-proto"));
+    if gateway.config.tls.is_some() || forwarded == Some("https") {
+        "https"
+    } else {
+        "http"
+    }
+}
+
+/// `POST /v1/m`: the client's metrics about itself. Taken, so that it does not repeat them, and dropped.
+pub(in super::super) async fn metrics() -> Response {
+    reply::json(StatusCode::OK, r#"{"success":true}"#)
+}

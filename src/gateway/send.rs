@@ -1,0 +1,138 @@
+//! From what was read of a request to records in Kafka.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use crate::kafka;
+
+use super::Gateway;
+use super::admit::{self, Arrival};
+use super::arrival;
+use super::callers::Caller;
+use super::connection::Connection;
+use super::payload::Payload;
+use super::refusal::Refusal;
+use super::select::{Policy, Receipt, Selection, select};
+
+/// Whose request it is, and what came with it.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) caller: &'a Arc<Caller>,
+    /// Of the configuration that the caller was found in.
+    pub(super) revision: i64,
+    pub(super) head: &'a Parts,
+}
+
+/// Records on their way to Kafka.
+#[must_use = "nothing is accepted before it is acknowledged"]
+pub(super) struct Sent {
+    batch: kafka::Batch,
+    caller: Arc<Caller>,
+    receipt: Receipt,
+    bytes: u64,
+}
+
+/// Admits, encodes and sends. Nothing is sent before every event is decided on.
+///
+/// # Errors
+/// When the request as a whole is refused; nothing was sent then, unless Kafka's client refused it midway.
+pub(super) fn send<'a>(
+    context: &Context<'a>,
+    payload: &Payload<'a>,
+    kind: Option<&'static str>,
+    policy: Policy,
+) -> Result<Sent, Refusal> {
+    let gateway = context.gateway;
+    if payload.events.is_empty() && policy != Policy::PerUser {
+        return Err(Refusal::EmptyBatch);
+    }
+    let arrival = arrival_of(context, payload);
+    let suppressed = gateway.suppression.now();
+    let selection = Selection {
+        policy,
+        rules: gateway.rules,
+        suppressed: &suppressed,
+        kind,
+    };
+    gateway.outbox.fill(|outgoing| {
+        let receipt = select(selection, payload, &arrival, |envelope| {
+            outgoing.push(envelope, arrival.anonymous_header)
+        })?;
+        // A job run may be slowed by its own sender; cutting it short would only lose its place.
+        if arrival.job_run_id.is_empty() && arrival.task_run_id.is_empty() {
+            let now = gateway.started.elapsed();
+            context.caller.within_limit(receipt.accepted, now)?;
+        }
+        let batch = kafka::Batch::new();
+        outgoing.send(&gateway.producer, &batch, arrival.traceparent)?;
+        Ok(Sent {
+            batch,
+            caller: Arc::clone(context.caller),
+            receipt,
+            bytes: outgoing.event_bytes(),
+        })
+    })
+}
+
+/// Waits until every in-sync replica has all of it.
+///
+/// # Errors
+/// When Kafka did not say so in time. The records may be written all the same.
+pub(super) async fn acknowledged(gateway: &Gateway, sent: Sent) -> Result<Receipt, Refusal> {
+    let Sent {
+        batch,
+        caller,
+        receipt,
+        bytes,
+    } = sent;
+    let deadline = kafka::deadline(gateway.config.ack_deadline());
+    batch.wait(deadline).await.map_err(|error| {
+        tracing::debug!(%error, source.id = caller.source.id, "events not acknowledged");
+        Refusal::from(&error)
+    })?;
+    caller.accepted.inc_by(receipt.accepted);
+    caller.bytes.inc_by(bytes);
+    if receipt.suppressed > 0 {
+        caller.suppressed.inc_by(receipt.suppressed);
+    }
+    Ok(receipt)
+}
+
+fn arrival_of<'a>(context: &Context<'a>, payload: &Payload<'a>) -> Arrival<'a> {
+    let headers = &context.head.headers;
+    let connection = context.head.extensions.get::<Arc<Connection>>();
+    let trusted = &context.gateway.config.trusted_proxies;
+    let first = payload.events.first();
+    // As in RudderStack the first event speaks for all of them.
+    let run = |header: &'a str, in_event: Option<Cow<'a, str>>| {
+        if header.is_empty() {
+            in_event.unwrap_or_default()
+        } else {
+            Cow::Borrowed(header)
+        }
+    };
+    Arrival {
+        source_id: &context.caller.source.id,
+        write_key_hash: context.caller.write_key_hash,
+        config_revision: context.revision,
+        received_at: context.gateway.clock.now_ms(),
+        request_ip: connection.map_or(Cow::Borrowed(""), |c| {
+            arrival::client_ip(headers, c.peer, &c.peer_text, trusted)
+        }),
+        sent_at: admit::text(payload.sent_at),
+        job_run_id: run(
+            arrival::text(headers, arrival::JOB_RUN),
+            first.map(|e| admit::text(e.job_run_id)),
+        ),
+        task_run_id: run(
+            arrival::text(headers, arrival::TASK_RUN),
+            first.map(|e| admit::text(e.task_run_id)),
+        ),
+        traceparent: arrival::traceparent(headers),
+        anonymous_header: arrival::text(headers, arrival::ANONYMOUS_ID),
+        is_bot: arrival::is_bot(headers),
+    }
+}
