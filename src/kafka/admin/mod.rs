@@ -4,6 +4,7 @@
 //! setting it does not name.
 
 mod raw;
+mod topic_ids;
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -164,6 +165,15 @@ impl Admin {
     pub fn topic(&self, name: &str) -> Result<Option<TopicInfo>, KafkaError> {
         // Asking for one topic by name would create it on brokers that create topics by themselves.
         Ok(self.topics()?.into_iter().find(|topic| topic.name == name))
+    }
+
+    /// Ids of topics, by name: 32 hexadecimal digits. A topic that was deleted and made again has another id; on brokers
+    /// before 2.8 topics have none.
+    ///
+    /// # Errors
+    /// When a topic does not exist or no broker answers.
+    pub fn topic_ids(&self, topics: &[&str]) -> Result<BTreeMap<String, String>, KafkaError> {
+        topic_ids::topic_ids(self.raw(), topics, self.timeout)
     }
 
     /// The settings of topics, by topic and name, inherited ones included.

@@ -25,14 +25,14 @@ use super::super::record::{Committed, OffsetCommit, TopicPartition};
 use super::{NewTopic, OffsetQuery, TopicSetting};
 
 /// Calls a destructor of the library when dropped.
-struct Owned<T> {
-    pointer: *mut T,
+pub(super) struct Owned<T> {
+    pub(super) pointer: *mut T,
     destroy: unsafe extern "C" fn(*mut T),
 }
 
 impl<T> Owned<T> {
     /// Takes over what a constructor returned; null means that it refused its arguments.
-    fn new(
+    pub(super) fn new(
         operation: &'static str,
         pointer: *mut T,
         destroy: unsafe extern "C" fn(*mut T),
@@ -55,7 +55,7 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-fn c_string(operation: &'static str, value: &str) -> Result<CString, KafkaError> {
+pub(super) fn c_string(operation: &'static str, value: &str) -> Result<CString, KafkaError> {
     CString::new(value).map_err(|_| {
         KafkaError::new(
             operation,
@@ -66,7 +66,7 @@ fn c_string(operation: &'static str, value: &str) -> Result<CString, KafkaError>
 }
 
 /// What an error object says; null is success. The object stays its owner's.
-fn check_object(
+pub(super) fn check_object(
     operation: &'static str,
     about: &str,
     error: *const sys::bindings::rd_kafka_error_t,
@@ -92,12 +92,12 @@ fn check_object(
 }
 
 /// A submitted request's answer; the queue outlives it.
-struct Answer {
-    event: Owned<rd_kafka_event_t>,
+pub(super) struct Answer {
+    pub(super) event: Owned<rd_kafka_event_t>,
     _queue: Owned<rd_kafka_queue_t>,
 }
 
-struct Request {
+pub(super) struct Request {
     operation: &'static str,
     client: *mut RDKafka,
     options: Owned<rd_kafka_AdminOptions_t>,
@@ -106,7 +106,7 @@ struct Request {
 }
 
 impl Request {
-    fn new(
+    pub(super) fn new(
         operation: &'static str,
         client: *mut RDKafka,
         op: Op,
@@ -161,7 +161,7 @@ impl Request {
     }
 
     /// Submits and waits for the answer.
-    fn submit(
+    pub(super) fn submit(
         self,
         submit: impl FnOnce(*mut RDKafka, *const rd_kafka_AdminOptions_t, *mut rd_kafka_queue_t),
     ) -> Result<Answer, KafkaError> {
