@@ -36,7 +36,7 @@ pub use router::{
 };
 pub use secret::Secret;
 pub use topics::TopicsConfig;
-pub use warehouse::WarehouseConfig;
+pub use warehouse::{BatchConfig, LoadConfig, ObjectStoreConfig, WarehouseConfig};
 pub use workspace::WorkspaceConfig;
 
 /// How strict the process is about what could lose data.

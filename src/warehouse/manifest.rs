@@ -42,6 +42,7 @@
 //! `PUT` with `If-None-Match: *`, or its like. `object_store`'s local disk writes a temporary file and hard-links it to the
 //! name, which is atomic and never shows half a manifest; the link is on disk before the answer because we ask for `fsync`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::Schema;
@@ -79,8 +80,10 @@ pub struct Manifest {
     pub end: i64,
     /// Events read in the range. Less than its width where offsets are control records.
     pub events: u64,
-    /// Of these, events that could not become rows and are in `dlq.warehouse`.
-    pub rejected: u64,
+    /// Of these, how many could not become rows and are in `dlq.warehouse`, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Workspace configuration that the rows were mapped under.
+    pub config_revision: i64,
     /// When the batch was cut, in milliseconds since the Unix epoch.
     pub created_at: UnixMs,
     /// One entry per table.
@@ -227,14 +230,14 @@ impl Chain {
         self.partition
     }
 
-    /// Where the chain ends: the offset to go on at, and the name of the next manifest. Zero for an empty chain, whatever
-    /// the oldest record's offset is, so that two writers that find it empty still choose the same name.
+    /// The last manifest. Its end is the offset to go on at, and the name of the next one; an empty chain begins at zero,
+    /// whatever the oldest record's offset is, so that two writers that find it empty still choose the same name.
     ///
     /// `hint` is an offset that is probably near the end (the group's committed one); it only shortens the listing.
     ///
     /// # Errors
     /// The store does not answer, or the last manifest cannot be used.
-    pub async fn end(&self, hint: Option<i64>) -> Result<i64, ManifestError> {
+    pub async fn last(&self, hint: Option<i64>) -> Result<Option<Manifest>, ManifestError> {
         let mut last = None;
         if let Some(hint) = hint.filter(|&hint| hint > 0) {
             last = self.last_after(Some(hint - 1)).await?;
@@ -242,13 +245,31 @@ impl Chain {
         if last.is_none() {
             last = self.last_after(None).await?;
         }
-        match last {
-            None => Ok(0),
-            Some(start) => match self.at(start).await? {
-                Some(manifest) => Ok(manifest.end),
-                None => Err(self.unusable(start, "it was listed but cannot be read")),
-            },
+        let Some(start) = last else { return Ok(None) };
+        match self.at(start).await? {
+            Some(manifest) => Ok(Some(manifest)),
+            None => Err(self.unusable(start, "it was listed but cannot be read")),
         }
+    }
+
+    /// The chains of all partitions of this topic that have one, by partition.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn siblings(&self) -> Result<Vec<Chain>, ManifestError> {
+        let folder = self.root.clone().join("log").join(&*self.name);
+        let listed = self.store.list_with_delimiter(Some(&folder)).await?;
+        let mut partitions: Vec<i32> = listed
+            .common_prefixes
+            .iter()
+            .filter_map(|path| path.filename()?.parse().ok())
+            .collect();
+        partitions.sort_unstable();
+        let chain = |partition| Chain {
+            partition,
+            ..self.clone()
+        };
+        Ok(partitions.into_iter().map(chain).collect())
     }
 
     /// The manifest that starts at `start`, if the chain goes on there.

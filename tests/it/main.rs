@@ -23,4 +23,6 @@ mod processor_exactly_once;
 mod processor_outputs;
 mod support;
 mod topics_command;
+mod warehouse_bed;
 mod warehouse_postgres;
+mod warehouse_role;
