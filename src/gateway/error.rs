@@ -17,6 +17,8 @@ pub enum GatewayError {
     },
     #[error("gateway.suppression_file: {0}")]
     Suppression(String),
+    #[error("gateway.tls: {0}")]
+    Tls(String),
     #[error(transparent)]
     Producer(#[from] KafkaError),
 }
@@ -24,7 +26,7 @@ pub enum GatewayError {
 impl Classify for GatewayError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Listen { .. } | Self::Suppression(_) => Fault::Fatal,
+            Self::Listen { .. } | Self::Suppression(_) | Self::Tls(_) => Fault::Fatal,
             Self::Producer(error) => error.fault(),
         }
     }
@@ -33,6 +35,7 @@ impl Classify for GatewayError {
         match self {
             Self::Listen { .. } => "gateway_listen",
             Self::Suppression(_) => "gateway_suppression_file",
+            Self::Tls(_) => "gateway_tls",
             Self::Producer(error) => error.code(),
         }
     }

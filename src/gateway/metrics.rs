@@ -29,8 +29,11 @@ crate::metrics! {
         connections: gauge[],
         /// Connections turned away at the limit.
         connections_refused_total: counter[],
-        /// Connections closed because the client was too slow, by what it was slow in: head, body, idle.
+        /// Connections closed because the client was too slow, by what it was slow in: handshake,
+        /// head, body, idle.
         connections_timed_out_total: counter["phase"],
+        /// Connections that ended before TLS was agreed on.
+        tls_handshakes_failed_total: counter[],
         /// Connections that a bug in the gateway ended; always 0.
         connections_panicked_total: counter[],
         /// Bytes of bodies being handled.

@@ -46,6 +46,7 @@ mod status;
 mod suppress;
 #[doc(hidden)]
 pub mod testing;
+mod tls;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,6 +72,7 @@ use outbox::Outbox;
 use payload::PayloadBounds;
 use server::{Server, Settings};
 use suppress::Suppression;
+use tls::Tls;
 
 pub use error::GatewayError;
 
@@ -130,6 +132,10 @@ pub async fn start(deps: Deps) -> Result<Role, GatewayError> {
             header_bytes_max: config.header_bytes_max,
             retry_after_max: config.retry_after_s_max,
             cors: Cors::new(&config.cors_origins),
+            tls: match &config.tls {
+                Some(files) => Some(Tls::follow(files, &deps.shutdown).map_err(GatewayError::Tls)?),
+                None => None,
+            },
             patience: Patience {
                 idle: Duration::from_millis(config.idle_timeout_ms),
                 head: Duration::from_millis(config.header_timeout_ms),

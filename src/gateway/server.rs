@@ -17,7 +17,7 @@ use http::{Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,7 @@ use super::connection::{Connection, Patience, Phase, Watched};
 use super::cors::Cors;
 use super::metrics::GatewayMetrics;
 use super::routes;
+use super::tls::Tls;
 
 /// What the listener needs to know.
 #[derive(Debug, Clone)]
@@ -37,6 +38,7 @@ pub(super) struct Settings {
     pub(super) retry_after_max: u32,
     pub(super) patience: Patience,
     pub(super) cors: Cors,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// Accepts connections until told to stop.
@@ -90,7 +92,7 @@ impl Server {
             }
             let open = self.metrics.connections.with_label_values::<&str>(&[]);
             open.inc();
-            let serving = serve(
+            let serving = shake_hands_and_serve(
                 socket,
                 Connection::new(peer),
                 self.router.clone(),
@@ -158,7 +160,7 @@ async fn turn_away(mut socket: TcpStream, retry_after_max: u32) {
     }
 }
 
-async fn serve(
+async fn shake_hands_and_serve(
     socket: TcpStream,
     connection: Arc<Connection>,
     router: Router,
@@ -166,6 +168,36 @@ async fn serve(
     metrics: Arc<GatewayMetrics>,
     draining: CancellationToken,
 ) {
+    let Some(tls) = &settings.tls else {
+        return serve(socket, connection, router, settings, metrics, draining).await;
+    };
+    let shaking = tls.acceptor().accept(socket);
+    match tokio::time::timeout(settings.patience.head, shaking).await {
+        Ok(Ok(socket)) => serve(socket, connection, router, settings, metrics, draining).await,
+        Ok(Err(error)) => {
+            let failed = metrics
+                .tls_handshakes_failed_total
+                .with_label_values::<&str>(&[]);
+            failed.inc();
+            tracing::debug!(%error, peer = connection.peer_text, "no TLS handshake");
+        }
+        Err(_) => {
+            let timed_out = &metrics.connections_timed_out_total;
+            timed_out.with_label_values(&["handshake"]).inc();
+        }
+    }
+}
+
+async fn serve<S>(
+    socket: S,
+    connection: Arc<Connection>,
+    router: Router,
+    settings: Arc<Settings>,
+    metrics: Arc<GatewayMetrics>,
+    draining: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let io = TokioIo::new(Watched::new(socket, Arc::clone(&connection)));
     let (seen, shared) = (Arc::clone(&connection), Arc::clone(&settings));
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {

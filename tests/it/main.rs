@@ -11,6 +11,7 @@ mod gateway_contract;
 mod gateway_inputs;
 mod gateway_kafka_away;
 mod gateway_safety;
+mod gateway_tls;
 mod kafka_consumer;
 mod kafka_producer;
 mod kafka_support;
