@@ -6,6 +6,7 @@ use crate::deps::{Deps, Role, RoleError};
 use crate::event::Topic;
 use crate::gateway;
 use crate::processor;
+use crate::router;
 use crate::warehouse;
 
 /// One of the four roles.
@@ -72,8 +73,8 @@ impl RoleName {
         match self {
             Self::Gateway => Ok(gateway::start(deps).await?),
             Self::Processor => Ok(processor::start(deps).await?),
+            Self::Router => Ok(router::start(deps).await?),
             Self::Warehouse => Ok(warehouse::start(deps).await?),
-            Self::Router => Err(format!("{} is not part of this build yet", self.name()).into()),
         }
     }
 }

@@ -13,6 +13,10 @@ pub struct RouterConfig {
     /// Time between commits of progress, in milliseconds: what was delivered since the last one is delivered again after
     /// a crash. Each is one transaction with the ledger entry and the dead letters. Default 250.
     pub commit_interval_ms: u64,
+    /// Deliveries that may have ended, or be in flight, without being committed, per lane: the most that is delivered
+    /// again after a crash. Beyond it nothing is started until a commit passed; at half of it the commit comes at once.
+    /// Default 5000.
+    pub uncommitted_records_max: u64,
     /// Records held in memory per partition, waiting or in flight; beyond it the partition is paused. Default 20000.
     pub window_records_max: usize,
     /// Bytes (keys and payloads) held in memory per partition; beyond it the partition is paused. Default 32 MiB.
@@ -51,6 +55,7 @@ impl Default for RouterConfig {
     fn default() -> Self {
         Self {
             commit_interval_ms: 250,
+            uncommitted_records_max: 5_000,
             window_records_max: 20_000,
             window_bytes_max: 32 << 20,
             window_span_max: 2_000_000,
@@ -264,6 +269,7 @@ impl RouterConfig {
         }
         for (key, value) in [
             ("commit_interval_ms", self.commit_interval_ms),
+            ("uncommitted_records_max", self.uncommitted_records_max),
             ("window_records_max", self.window_records_max as u64),
             ("window_bytes_max", self.window_bytes_max as u64),
             ("window_span_max", self.window_span_max),

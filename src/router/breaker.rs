@@ -151,6 +151,14 @@ impl Breaker {
         }
     }
 
+    /// A closed breaker in place of this one, for which attempts that are under way count no more.
+    pub fn renewed(&self, rules: Rules) -> Self {
+        Self {
+            epoch: self.epoch + 1,
+            ..Self::new(rules)
+        }
+    }
+
     /// Whether deliveries flow.
     pub fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed(_))

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -19,8 +19,38 @@ pub struct Got {
     pub headers: HashMap<String, String>,
     /// Body.
     pub body: Vec<u8>,
-    /// What it was answered.
+    /// What it was answered; 0 when it was not.
     pub status: u16,
+}
+
+/// What to do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// Answer with this status.
+    Status(u16),
+    /// Answer with this status and `Retry-After` in seconds.
+    RetryAfter(u16, u64),
+    /// Answer with this status after a while; other requests go on.
+    Late(u16, Duration),
+    /// Close the connection without an answer.
+    HangUp,
+    /// Never answer.
+    Stall,
+}
+
+impl Reply {
+    fn status(self) -> u16 {
+        match self {
+            Self::Status(status) | Self::RetryAfter(status, _) | Self::Late(status, _) => status,
+            Self::HangUp | Self::Stall => 0,
+        }
+    }
+}
+
+impl From<u16> for Reply {
+    fn from(status: u16) -> Self {
+        Self::Status(status)
+    }
 }
 
 impl Got {
@@ -38,7 +68,7 @@ impl Got {
     }
 }
 
-type Answer = dyn Fn(&Got) -> u16 + Send + Sync;
+type Answer = dyn Fn(&Got) -> Reply + Send + Sync;
 
 /// A running webhook. It ends with the process.
 #[derive(Clone)]
@@ -51,11 +81,12 @@ pub struct Sink {
 impl Sink {
     /// Answers everything with 200.
     pub fn start() -> Self {
-        Self::answering(|_| 200)
+        Self::answering(|_| 200u16)
     }
 
-    /// Answers with what `answer` says. Requests are answered and noted one after the other.
-    pub fn answering(answer: impl Fn(&Got) -> u16 + Send + Sync + 'static) -> Self {
+    /// Answers with what `answer` says: a status, or a [`Reply`]. Requests are answered and noted one after the other.
+    pub fn answering<R: Into<Reply>>(answer: impl Fn(&Got) -> R + Send + Sync + 'static) -> Self {
+        let answer = move |got: &Got| answer(got).into();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let sink = Self {
             address: listener.local_addr().unwrap(),
@@ -120,7 +151,7 @@ fn serve(stream: &TcpStream, list: &Mutex<Vec<Got>>, answer: &Answer) -> std::io
             .unwrap_or(0);
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        let status = {
+        let reply = {
             // Noted and answered under one lock, so that the list's order is the order of arrival.
             let mut list = list.lock().unwrap();
             let mut got = Got {
@@ -130,12 +161,22 @@ fn serve(stream: &TcpStream, list: &Mutex<Vec<Got>>, answer: &Answer) -> std::io
                 body,
                 status: 0,
             };
-            got.status = answer(&got);
-            let status = got.status;
+            let reply = answer(&got);
+            got.status = reply.status();
             list.push(got);
-            status
+            reply
         };
-        let text = format!("HTTP/1.1 {status} Told\r\nContent-Length: 2\r\n\r\nok");
+        let status = reply.status();
+        let mut more = String::new();
+        match reply {
+            Reply::Status(_) => {}
+            Reply::RetryAfter(_, seconds) => more = format!("Retry-After: {seconds}\r\n"),
+            Reply::Late(_, after) => std::thread::sleep(after),
+            Reply::HangUp => return Ok(()),
+            // Until the client has had enough.
+            Reply::Stall => return reader.read(&mut [0; 64]).map(drop),
+        }
+        let text = format!("HTTP/1.1 {status} Told\r\n{more}Content-Length: 2\r\n\r\nok");
         (&*stream).write_all(text.as_bytes())?;
     }
 }
