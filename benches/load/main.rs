@@ -165,16 +165,19 @@ struct Pipeline {
 }
 
 #[derive(Args)]
-struct Report {
+pub struct Report {
     /// The file whose tables are rewritten.
     #[arg(long, default_value = "docs/performance.md")]
-    output: PathBuf,
+    file: PathBuf,
     /// Seconds of each run.
     #[arg(long, default_value_t = 8.0)]
     duration: f64,
     /// Print only.
     #[arg(long)]
     dry_run: bool,
+    /// Only this part.
+    #[arg(long)]
+    part: Option<report::Part>,
 }
 
 fn main() -> Result<()> {
@@ -218,14 +221,7 @@ async fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Pipeline(args) => pipeline(args).await,
-        Command::Report(args) => {
-            report::report(
-                &args.output,
-                Duration::from_secs_f64(args.duration),
-                args.dry_run,
-            )
-            .await
-        }
+        Command::Report(args) => report::report(&args).await,
     }
 }
 
@@ -287,8 +283,7 @@ fn raw(args: &Raw) -> Result<()> {
 async fn pipeline(args: Pipeline) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let kafka = report::kafka(args.bootstrap.as_deref(), dir.path())?;
-    let pipeline =
-        pipeline::Pipeline::start(kafka.bootstrap(), dir.path(), "load.", args.warehouse)?;
+    let pipeline = pipeline::Pipeline::start(kafka.bootstrap(), args.warehouse)?;
     let delivered = pipeline
         .run(
             args.rate,

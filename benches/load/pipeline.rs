@@ -1,6 +1,5 @@
 //! The whole path: from a single event's scheduled moment to its arrival at a webhook.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -8,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::drive::{Plan, histogram};
 use crate::event::Shape;
-use crate::measure::{Log, Measured, measure};
+use crate::measure::{Measured, measure};
 use crate::proc::Usage;
 use crate::servers::{self, Sluice};
 use crate::sink::Sink;
@@ -30,39 +29,49 @@ pub struct Delivered {
     pub per_second: f64,
     /// From the last answer to the last arrival.
     pub drain: Duration,
-    /// CPU time of all roles together per event, and by thread name.
-    pub cpu_per_event: Duration,
+    /// What each role cost.
+    pub roles: Vec<RoleCost>,
+}
+
+/// What one role's process cost over a run.
+#[derive(Debug)]
+pub struct RoleCost {
+    /// Role.
+    pub role: &'static str,
+    /// CPU time.
+    pub cpu: Duration,
+    /// Most memory that was ever resident, in bytes.
+    pub rss_peak: u64,
     /// CPU time by thread name.
     pub threads: Vec<(String, Duration)>,
 }
 
-/// A `sluice dev` with all roles, a webhook that is ours, and optionally a warehouse.
+/// Gateway, processor and router, a webhook that is ours, and optionally a warehouse.
 pub struct Pipeline {
     sluice: Sluice,
     sink: Sink,
-    log: Log,
+    _database: tempfile::TempDir,
 }
 
 impl Pipeline {
     /// Starts it.
-    pub fn start(bootstrap: &str, dir: &Path, prefix: &str, warehouse: bool) -> Result<Self> {
+    pub fn start(bootstrap: &str, warehouse: bool) -> Result<Self> {
         let sink = Sink::start()?;
-        let database = dir.join("rows.sqlite");
+        let folder = tempfile::tempdir()?;
+        let database = folder.path().join("rows.sqlite");
         let workspace = servers::with_webhook(
             &format!("http://{}/", sink.address),
             warehouse.then_some(database.as_path()),
         );
-        let roles = if warehouse {
-            "gateway,processor,router,warehouse"
-        } else {
-            "gateway,processor,router"
-        };
-        let sluice = Sluice::start(bootstrap, dir, prefix, roles, &workspace)?;
-        let log = Log {
-            bootstrap: bootstrap.to_owned(),
-            topic: sluice.events.clone(),
-        };
-        Ok(Self { sluice, sink, log })
+        let mut roles = vec!["router", "processor", "gateway"];
+        if warehouse {
+            roles.insert(0, "warehouse");
+        }
+        Ok(Self {
+            sluice: Sluice::start(bootstrap, "load-path", &roles, &workspace),
+            sink,
+            _database: folder,
+        })
     }
 
     /// Loads it and waits until all that was accepted has arrived.
@@ -76,7 +85,7 @@ impl Pipeline {
         let warm_up = Duration::from_secs(2).min(duration / 4);
         let plan = Plan {
             address: self.sluice.address,
-            write_key: self.sluice.write_key.clone(),
+            write_key: servers::WRITE_KEY.to_owned(),
             rate,
             duration,
             warm_up,
@@ -88,8 +97,14 @@ impl Pipeline {
                 users: 10_000,
             },
         };
-        let before = Usage::of(self.sluice.pid());
-        let load = measure(plan, None, Some(self.sluice.pid())).await?;
+        let usage = || -> Vec<(&'static str, Usage)> {
+            let pids = self.sluice.pids();
+            pids.into_iter()
+                .map(|(role, pid)| (role, Usage::of(pid)))
+                .collect()
+        };
+        let before = usage();
+        let load = measure(plan, None, None).await?;
         let wanted = usize::try_from(load.outcome.events())?;
         let (mut count, mut moved) = (0, Instant::now());
         while count < wanted && moved.elapsed() < SILENCE_MAX {
@@ -99,7 +114,16 @@ impl Pipeline {
                 (count, moved) = (now, Instant::now());
             }
         }
-        let after = Usage::of(self.sluice.pid());
+        let roles: Vec<RoleCost> = usage()
+            .into_iter()
+            .zip(before)
+            .map(|((role, after), (_, before))| RoleCost {
+                role,
+                cpu: after.cpu_since(&before),
+                rss_peak: after.rss_peak,
+                threads: after.threads_since(&before),
+            })
+            .collect();
         let arrivals = self.sink.take(load.outcome.run);
         let started = load.outcome.started;
         let end_to_end = rate.map(|rate| {
@@ -120,20 +144,11 @@ impl Pipeline {
             end_to_end,
             per_second: arrivals.first.len() as f64 / (last - started).as_secs_f64().max(0.001),
             drain: last.saturating_duration_since(started + load.outcome.elapsed),
-            cpu_per_event: after
-                .cpu_since(&before)
-                .div_f64(arrivals.first.len().max(1) as f64),
-            threads: after.threads_since(&before),
+            roles,
             load,
         })
     }
-
-    /// Where its events are.
-    pub fn log(&self) -> &Log {
-        &self.log
-    }
 }
-
 impl Delivered {
     /// For people.
     pub fn print(&self, title: &str) {
@@ -155,15 +170,21 @@ impl Delivered {
                 latency.max() as f64 / 1000.0
             );
         }
-        println!(
-            "  all roles: {:.1} µs CPU/event",
-            self.cpu_per_event.as_secs_f64() * 1e6
-        );
-        for (name, cpu) in self.threads.iter().take(12) {
+        for cost in &self.roles {
             println!(
-                "    {name:<18} {:.1} µs/event",
-                cpu.as_secs_f64() * 1e6 / self.arrived.max(1) as f64
+                "  {}: {:.1} µs CPU/event, {} MiB at most",
+                cost.role,
+                self.micros(cost.cpu),
+                cost.rss_peak >> 20
             );
+            for (name, cpu) in cost.threads.iter().take(6) {
+                println!("    {name:<18} {:.1}", self.micros(*cpu));
+            }
         }
+    }
+
+    /// Microseconds per event that arrived.
+    pub fn micros(&self, cpu: Duration) -> f64 {
+        cpu.as_secs_f64() * 1e6 / self.arrived.max(1) as f64
     }
 }

@@ -72,28 +72,43 @@ struct Row {
     half: Measured,
 }
 
-/// Runs all and rewrites the tables of `output`.
-pub async fn report(output: &Path, duration: Duration, dry_run: bool) -> Result<()> {
+/// A table, or a few that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// The gateway against librdkafka alone and against the least gateway.
+    Gateway,
+    /// From the gateway to a webhook and to tables.
+    Pipeline,
+}
+
+/// Measures and rewrites the tables.
+pub async fn report(args: &crate::Report) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let broker = kafka(None, dir.path())?;
     let bootstrap = broker.bootstrap().to_owned();
-
-    let (rows, fixed, raw) = gateways(&bootstrap, dir.path(), duration).await?;
-    let mut text = gateway_table(&rows, &fixed, &raw);
-    let _infallible = writeln!(
-        text,
-        "\n{} with one broker, the load and the server on the same {} cores; events of {EVENT_BYTES} bytes; {:.0} s a run.",
+    let duration = Duration::from_secs_f64(args.duration);
+    let conditions = format!(
+        "\n{}, one broker; broker, load and server on the same {} cores; events of {EVENT_BYTES} bytes; {duration:.0?} a run.\n",
         broker.version(),
         std::thread::available_parallelism()?,
-        duration.as_secs_f64()
     );
-    let paths = paths(&bootstrap, dir.path(), duration).await?;
-    let path_text = path_table(&paths);
-    println!("{text}\n{path_text}");
-    if !dry_run {
-        rewrite(output, &[("gateway", &text), ("pipeline", &path_text)])?;
+    let wanted = |part| args.part.is_none_or(|only| only == part);
+    let mut tables = Vec::new();
+    if wanted(Part::Gateway) {
+        let (rows, fixed, raw) = gateways(&bootstrap, dir.path(), duration).await?;
+        tables.push(("gateway", gateway_table(&rows, &fixed, &raw) + &conditions));
     }
-    Ok(())
+    if wanted(Part::Pipeline) {
+        let paths = paths(&bootstrap, duration).await?;
+        tables.push(("pipeline", path_table(&paths) + &conditions));
+    }
+    for (_, text) in &tables {
+        println!("{text}");
+    }
+    if args.dry_run {
+        return Ok(());
+    }
+    rewrite(&args.file, &tables)
 }
 
 async fn gateways(
@@ -111,19 +126,18 @@ async fn gateways(
 
     let sluice = Sluice::start(
         bootstrap,
-        &dir.join("gateway"),
-        "load-gateway.",
-        "gateway",
+        "load-gateway",
+        &["gateway"],
         &servers::source_only(),
-    )?;
+    );
     let log = Log {
         bootstrap: bootstrap.to_owned(),
         topic: sluice.events.clone(),
     };
     let server = Server {
         address: sluice.address,
-        write_key: sluice.write_key.clone(),
-        pid: sluice.pid(),
+        write_key: servers::WRITE_KEY.to_owned(),
+        pid: sluice.pids()[0].1,
         log,
     };
     fixed.push((
@@ -224,11 +238,7 @@ impl Server {
     }
 }
 
-async fn paths(
-    bootstrap: &str,
-    dir: &Path,
-    duration: Duration,
-) -> Result<Vec<(String, Delivered)>> {
+async fn paths(bootstrap: &str, duration: Duration) -> Result<Vec<(String, Delivered)>> {
     let mut list = Vec::new();
     for warehouse in [false, true] {
         let what = if warehouse {
@@ -236,12 +246,7 @@ async fn paths(
         } else {
             "webhook"
         };
-        let prefix = if warehouse {
-            "load-rows."
-        } else {
-            "load-hook."
-        };
-        let pipeline = Pipeline::start(bootstrap, &dir.join(prefix), prefix, warehouse)?;
+        let pipeline = Pipeline::start(bootstrap, warehouse)?;
         for rate in [Some(FIXED_RATE), None] {
             let name = match rate {
                 Some(rate) => format!("{what}, {rate:.0}/s"),
@@ -357,22 +362,32 @@ fn path_table(list: &[(String, Delivered)]) -> String {
             count(d.load.outcome.events_per_second()),
             count(d.per_second),
             d.drain.as_secs_f64(),
-            d.cpu_per_event.as_secs_f64() * 1e6,
+            d.roles.iter().map(|r| d.micros(r.cpu)).sum::<f64>(),
             count(d.arrived as f64),
             count(d.load.outcome.events() as f64),
             d.repeated
         );
     }
-    if let Some((name, d)) = list.iter().find(|(_, d)| d.end_to_end.is_none()) {
+    // The fullest path at full speed tells most.
+    if let Some((name, d)) = list.iter().rfind(|(_, d)| d.end_to_end.is_none()) {
         let _infallible = writeln!(
             text,
-            "\nWhere the CPU goes ({name}), by thread:\n\n| thread | µs/event |\n|---|---|"
+            "\nWhere the CPU goes ({name}):\n\n| role | µs/event | RSS MiB at most | by thread |\n|---|---|---|---|"
         );
-        for (thread, cpu) in d.threads.iter().take(10) {
+        for cost in &d.roles {
+            let threads: Vec<String> = cost
+                .threads
+                .iter()
+                .take(5)
+                .map(|(thread, cpu)| format!("`{thread}` {:.1}", d.micros(*cpu)))
+                .collect();
             let _infallible = writeln!(
                 text,
-                "| `{thread}` | {:.1} |",
-                cpu.as_secs_f64() * 1e6 / d.arrived.max(1) as f64
+                "| {} | {:.1} | {} | {} |",
+                cost.role,
+                d.micros(cost.cpu),
+                cost.rss_peak >> 20,
+                threads.join(", ")
             );
         }
     }
@@ -380,7 +395,7 @@ fn path_table(list: &[(String, Delivered)]) -> String {
 }
 
 /// Puts each text between `<!-- name -->` and `<!-- /name -->`.
-fn rewrite(path: &Path, tables: &[(&str, &str)]) -> Result<()> {
+fn rewrite(path: &Path, tables: &[(&str, String)]) -> Result<()> {
     let mut text = std::fs::read_to_string(path)
         .with_context(|| format!("could not read {}", path.display()))?;
     for (name, table) in tables {

@@ -1,101 +1,69 @@
 //! What is measured, as child processes that end with us.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::process::{self, Process};
+use crate::process::{self, Bed, Process};
 
 /// A release start with new topics takes a second or two; a first one on a busy machine much longer.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
-/// A `sluice dev` under load.
+/// Some roles of Sluice, each a process of its own, so that what each costs can be told apart.
 pub struct Sluice {
-    process: Process,
+    bed: Bed,
+    roles: Vec<(&'static str, Process)>,
     /// Gateway.
     pub address: SocketAddr,
-    /// Write key of the source.
-    pub write_key: String,
     /// Full name of the `events` topic.
     pub events: String,
-    /// Topic prefix, with its dot.
-    pub prefix: String,
 }
 
+/// Write key of the only source.
+pub const WRITE_KEY: &str = "load-key";
+
 impl Sluice {
-    /// Starts `roles` in one process; `workspace` is in our shape.
-    pub fn start(
-        bootstrap: &str,
-        dir: &Path,
-        prefix: &str,
-        roles: &str,
-        workspace: &Value,
-    ) -> Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        let file = dir.join("workspace.json");
-        std::fs::write(&file, workspace.to_string())?;
-        let mut command = process::binary();
-        command
-            .args([
-                "dev",
-                "--output",
-                "json",
-                "--gateway-port",
-                "0",
-                "--roles",
-                roles,
-            ])
-            .arg("--data-dir")
-            .arg(dir.join("data"))
-            .arg("--workspace")
-            .arg(&file)
-            .env("SLUICE_BOOTSTRAP", bootstrap)
-            .env("SLUICE__TOPICS__PREFIX", prefix)
-            .env("RUST_LOG", "warn");
-        let mut process = Process::spawn("sluice", command, dir.join("sluice.log"));
-        let line = process::wait_for("sluice dev says that it is ready", READY_WITHIN, || {
-            let log = process.log();
-            let found = log
-                .lines()
-                .find(|line| line.starts_with('{') && line.contains("\"gateway\""));
-            if found.is_none() && process.ended().is_some() {
-                panic!("sluice dev ended:\n{log}");
-            }
-            found.map(str::to_owned)
-        });
-        let ready: Value = serde_json::from_str(&line).context("the line of sluice dev")?;
-        let text = |key: &str| {
-            ready[key]
-                .as_str()
-                .map(str::to_owned)
-                .with_context(|| format!("no {key} in {line}"))
-        };
-        let prefix = text("topic_prefix")?;
-        Ok(Self {
-            address: text("gateway")?
-                .trim_start_matches("http://")
-                .trim_end_matches('/')
-                .parse()?,
-            write_key: text("write_key")?,
-            events: format!("{prefix}events"),
-            prefix,
-            process,
-        })
+    /// Makes the topics and starts `roles`; `workspace` is in our shape.
+    pub fn start(bootstrap: &str, name: &str, roles: &[&'static str], workspace: &Value) -> Self {
+        let mut bed = Bed::new(bootstrap, name);
+        let address = process::free_address();
+        bed.set("gateway.listen", address.to_string());
+        bed.set("log.level", "warn");
+        bed.workspace(workspace);
+        bed.run(&["topics", "apply", "--yes"]);
+        let started = roles
+            .iter()
+            .map(|role| (*role, bed.role(role, role).start_ready(READY_WITHIN)))
+            .collect();
+        Self {
+            address,
+            events: bed.topic("events"),
+            roles: started,
+            bed,
+        }
     }
 
-    /// Process id.
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
+    /// Process ids by role.
+    pub fn pids(&self) -> Vec<(&'static str, u32)> {
+        self.roles
+            .iter()
+            .map(|(role, p)| (*role, p.pid()))
+            .collect()
+    }
+
+    /// A path in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.bed.path(name)
     }
 }
 
 /// A source without destinations.
 pub fn source_only() -> Value {
-    json!({"sources": [{"id": "load", "write_key": "load-key"}]})
+    json!({"sources": [{"id": "load", "write_key": WRITE_KEY}]})
 }
 
 /// A source with a webhook, and with a SQLite warehouse if `warehouse` is set.
