@@ -25,6 +25,7 @@ mod processor_outputs;
 mod router_bed;
 mod router_failures;
 mod router_order;
+mod sdk;
 mod support;
 mod topics_command;
 mod warehouse_bed;

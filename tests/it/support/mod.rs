@@ -6,6 +6,7 @@
 pub mod checker;
 pub mod client;
 pub mod command;
+pub mod fault_proxy;
 pub mod feed;
 pub mod gateway;
 pub mod killed;
