@@ -7,11 +7,13 @@ mod raw;
 mod topic_ids;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{
     BaseProducer, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
@@ -28,6 +30,9 @@ use super::record::{Committed, OffsetCommit, TopicPartition};
 pub struct Admin {
     /// A producer of the library is its lightest client; it produces nothing.
     client: BaseProducer<Context>,
+    /// For what groups have committed; see [`Admin::group_client`].
+    groups: OnceLock<BaseConsumer<Context>>,
+    config: KafkaConfig,
     timeout: Duration,
 }
 
@@ -128,6 +133,8 @@ impl Admin {
         .map_err(|error| KafkaError::from_library("open an admin client", &error))?;
         Ok(Self {
             client,
+            groups: OnceLock::new(),
+            config: config.clone(),
             timeout: config.lookup_timeout(),
         })
     }
@@ -292,7 +299,7 @@ impl Admin {
         group: &str,
         of: Option<&[TopicPartition]>,
     ) -> Result<Vec<Committed>, KafkaError> {
-        raw::group_offsets(self.raw(), group, of, self.timeout)
+        raw::group_offsets(self.group_client()?, group, of, self.timeout)
     }
 
     /// Overwrites what a group has committed. The group must have no members.
@@ -300,7 +307,7 @@ impl Admin {
     /// # Errors
     /// When the group is in use or the coordinator does not answer.
     pub fn set_committed(&self, group: &str, offsets: &[OffsetCommit]) -> Result<(), KafkaError> {
-        raw::set_group_offsets(self.raw(), group, offsets, self.timeout)
+        raw::set_group_offsets(self.group_client()?, group, offsets, self.timeout)
     }
 
     fn metadata(&self, topic: Option<&str>) -> Result<rdkafka::metadata::Metadata, KafkaError> {
@@ -308,6 +315,24 @@ impl Admin {
             .client()
             .fetch_metadata(topic, self.timeout)
             .map_err(|error| KafkaError::from_library("list topics", &error))
+    }
+
+    /// A client that belongs to a group, which it never joins. On one without, librdkafka 2.12 crashes when a coordinator
+    /// answers that it is none (any more): `rd_kafka_handle_OffsetFetch` asks the client's own group to look again, and
+    /// follows a null pointer. Seen each time a broker was restarted during the call.
+    fn group_client(&self) -> Result<*mut rdkafka_sys::RDKafka, KafkaError> {
+        if let Some(client) = self.groups.get() {
+            return Ok(client.client().native_ptr());
+        }
+        let group = format!("{}.admin", self.config.client_id);
+        let mut settings = client::consumer(&self.config, "admin", &group);
+        settings.set("statistics.interval.ms", "0");
+        let context = Context {
+            observer: Observer::new("admin"),
+        };
+        let opened = BaseConsumer::from_config_and_context(&settings, context)
+            .map_err(|error| KafkaError::from_library("open an admin client", &error))?;
+        Ok(self.groups.get_or_init(|| opened).client().native_ptr())
     }
 
     fn raw(&self) -> *mut rdkafka_sys::RDKafka {
@@ -371,6 +396,8 @@ impl ClientContext for Context {
         self.observer.error(&error, reason);
     }
 }
+
+impl ConsumerContext for Context {}
 
 impl ProducerContext for Context {
     type DeliveryOpaque = ();
