@@ -8,6 +8,7 @@ mod dev_mode;
 mod docs;
 mod gateway_captures;
 mod gateway_contract;
+mod gateway_fuzz;
 mod gateway_inputs;
 mod gateway_kafka_away;
 mod gateway_safety;
