@@ -65,6 +65,7 @@ impl Bed {
         config.warehouse.load.backoff_base_ms = 50;
         // Static members keep their partitions for as long.
         config.kafka.consumer.session_timeout_ms = 6_000;
+        config.kafka.consumer.heartbeat_interval_ms = 1_500;
         let lake = json!({"path": dir.path().join("lake.db")});
         let bed = Self {
             names: TopicNames::new(&prefix),

@@ -29,7 +29,9 @@ pub(super) struct Work<'t> {
 impl Work<'_> {
     pub(super) async fn load(&mut self) -> Result<Loaded, LoadError> {
         let target = self.load.table.to_string();
-        self.run("set local lock_timeout = '30s'").await?;
+        // A loader that sleeps in the middle must not lock out the one that takes over.
+        self.run("set local lock_timeout = '30s'; set local idle_in_transaction_session_timeout = '5min'")
+            .await?;
         let overlap = self.overlap(&target).await?;
         let mut entered = 0;
         for mark in &self.load.marks {

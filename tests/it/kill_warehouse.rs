@@ -1,0 +1,291 @@
+//! The warehouse role is killed at every named point, or stopped and woken again; each event is one row all the same.
+//!
+//! Rows are appended (`preferAppend`): a merge by id would hide a file that is written or loaded twice.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use sluice::config::KafkaConfig;
+use sluice::dev::kafka::LocalKafka;
+use sluice::event::Envelope;
+use sluice::kafka::{AckProducer, Batch, RecordRef, deadline};
+use sluice::warehouse::manifest::Manifest;
+
+use crate::support::checker::{Input, check_rows};
+use crate::support::feed::{Feed, event};
+use crate::support::killed::Killed;
+use crate::support::postgres::{self, Database};
+use crate::support::process::{Bed, free_address, wait_for};
+use crate::warehouse_bed::payload;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const DESTINATIONS: [&str; 2] = ["lite", "post"];
+
+/// The points on a row's way, each to be died of early and later.
+const POINTS: [&str; 9] = [
+    "warehouse.after_poll@700",
+    "warehouse.after_upload@1",
+    "warehouse.after_manifest@1",
+    "warehouse.inside_load@1",
+    "warehouse.after_load@1",
+    "warehouse.after_upload@4",
+    "warehouse.after_manifest@4",
+    "warehouse.inside_load@6",
+    "warehouse.after_load@6",
+];
+
+fn bed(name: &str, database: &Database) -> Bed {
+    let bootstrap = LocalKafka::shared().unwrap().bootstrap();
+    let mut bed = Bed::new(bootstrap, name);
+    let staging = bed.path("staging");
+    bed.set(
+        "warehouse.object_store.url",
+        format!("file://{}", staging.display()),
+    );
+    bed.set("warehouse.batch.age_ms_max", 50);
+    bed.set("warehouse.load.interval_ms", 50);
+    bed.set("warehouse.load.backoff_base_ms", 50);
+    bed.set("kafka.consumer.session_timeout_ms", 6_000);
+    bed.set("kafka.consumer.heartbeat_interval_ms", 1_500);
+    let mut post = database.config();
+    post["preferAppend"] = true.into();
+    let lite = json!({"path": bed.path("lite.db"), "preferAppend": true});
+    bed.workspace(&json!({
+        "sources": [{"id": "web", "name": "Web", "write_key": "K"}],
+        "destinations": [
+            {"id": "lite", "type": "SQLITE", "config": lite},
+            {"id": "post", "type": "POSTGRES", "config": post},
+        ],
+        "connections": DESTINATIONS.map(|id| json!({"source": "web", "destination": id})),
+    }));
+    bed.run(&["topics", "apply", "--yes"]);
+    bed
+}
+
+/// Writes numbered events to the topics of both warehouses, as the processor does.
+struct Source<'b> {
+    bed: &'b Bed,
+    producer: AckProducer,
+    feed: Feed,
+    inputs: Vec<Input>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl<'b> Source<'b> {
+    fn new(bed: &'b Bed) -> Self {
+        Self {
+            bed,
+            producer: AckProducer::open(&KafkaConfig::at(&bed.bootstrap), "test").unwrap(),
+            feed: Feed::new("w", 0, 200, free_address(), "K"),
+            inputs: Vec::new(),
+            runtime: tokio::runtime::Runtime::new().unwrap(),
+        }
+    }
+
+    fn send(&mut self, count: u64) {
+        let inputs = self.feed.make(count);
+        let latch = Batch::new();
+        for input in &inputs {
+            let json = event(input).to_string();
+            let envelope = Envelope {
+                message_id: input.id.as_str().into(),
+                source_id: "web".into(),
+                event_type: "track".into(),
+                user_id: input.key.as_str().into(),
+                received_at: 1_700_000_000_000,
+                event: json.as_bytes().into(),
+                ..Envelope::default()
+            };
+            for destination in DESTINATIONS {
+                let topic = self.bed.topic(&format!("warehouse.{destination}"));
+                let payload = payload(destination, &envelope);
+                let record = RecordRef::new(&topic, input.key.as_bytes(), &payload);
+                self.producer.send(&latch, record).unwrap();
+            }
+        }
+        let acknowledged = latch.wait(deadline(PATIENCE));
+        self.runtime.block_on(acknowledged).unwrap();
+        self.inputs.extend(inputs);
+    }
+}
+
+/// The tables of both warehouses.
+struct Tables<'b> {
+    bed: &'b Bed,
+    database: &'b Database,
+    runtime: &'b tokio::runtime::Runtime,
+}
+
+impl Tables<'_> {
+    fn lite(&self, table: &str) -> Vec<String> {
+        let Ok(connection) = rusqlite::Connection::open(self.bed.path("lite.db")) else {
+            return Vec::new();
+        };
+        connection.busy_timeout(PATIENCE).unwrap();
+        let Ok(mut query) = connection.prepare(&format!("select id from {table}")) else {
+            return Vec::new();
+        };
+        let rows = query.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    fn post(&self, table: &str) -> Vec<String> {
+        self.runtime.block_on(async {
+            let client = self.database.client().await;
+            let sql = format!("select id from web.{table}");
+            // No such table yet.
+            let rows = client.query(&sql, &[]).await.unwrap_or_default();
+            rows.iter().map(|row| row.get(0)).collect()
+        })
+    }
+
+    /// Waits until every event has a row everywhere.
+    fn wait_for_rows(&self, inputs: &[Input]) {
+        let all = |ids: Vec<String>| ids.iter().collect::<BTreeSet<_>>().len() >= inputs.len();
+        for table in ["tick", "tracks"] {
+            wait_for("a row for every event", PATIENCE, || {
+                (all(self.lite(table)) && all(self.post(table))).then_some(())
+            });
+        }
+    }
+
+    fn assert_exactly_once(&self, inputs: &[Input]) {
+        for table in ["tick", "tracks"] {
+            for (warehouse, ids) in [
+                ("SQLite", self.lite(table)),
+                ("PostgreSQL", self.post(table)),
+            ] {
+                let report = check_rows(inputs, ids.iter().map(String::as_str));
+                println!("{warehouse} {table}: {report}");
+                report.assert_clean(&format!("{warehouse} {table}"));
+            }
+        }
+    }
+
+    /// Every staging file is named by a manifest, and every file that is named is there.
+    fn assert_no_orphans(&self) {
+        let staging = self.bed.path("staging");
+        let mut objects = Vec::new();
+        walk(staging.clone(), &mut objects);
+        let (files, manifests): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = objects
+            .into_iter()
+            .filter(|path| path.extension().is_some())
+            .partition(|path| path.extension().is_some_and(|e| e == "parquet"));
+        let named: BTreeSet<PathBuf> = manifests
+            .iter()
+            .filter(|path| path.extension().is_some_and(|e| e == "json"))
+            .flat_map(|path| {
+                let bytes = std::fs::read(path).unwrap();
+                serde_json::from_slice::<Manifest>(&bytes).unwrap().keys()
+            })
+            .map(|key| staging.join(key))
+            .collect();
+        let orphans: Vec<_> = files.difference(&named).collect();
+        let missing: Vec<_> = named.difference(&files).collect();
+        assert!(
+            orphans.is_empty() && missing.is_empty(),
+            "{orphans:?} {missing:?}"
+        );
+    }
+}
+
+fn walk(folder: PathBuf, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            walk(entry.path(), found);
+        } else {
+            found.push(entry.path());
+        }
+    }
+}
+
+fn database(runtime: &tokio::runtime::Runtime) -> Option<Database> {
+    runtime.block_on(postgres::database())
+}
+
+#[test]
+fn a_warehouse_killed_at_every_point_makes_one_row_of_each_event() {
+    const EVENTS: u64 = 20_000;
+    const CHUNK: u64 = 100;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let Some(database) = database(&runtime) else {
+        return;
+    };
+    let bed = bed("kill-warehouse", &database);
+    let mut source = Source::new(&bed);
+    let mut killed = Killed::start(bed.role("warehouse", "warehouse"), &POINTS);
+    let until = Instant::now() + PATIENCE * 2;
+    let mut sent = 0;
+    while sent < EVENTS || killed.ahead() > 0 {
+        killed.tend();
+        if sent < EVENTS {
+            source.send(CHUNK);
+            sent += CHUNK;
+        } else {
+            // A trickle for the points that are still ahead.
+            source.send(1);
+        }
+        let pace = if killed.ahead() > 0 { 60 } else { 0 };
+        std::thread::sleep(Duration::from_millis(pace));
+        assert!(
+            Instant::now() < until,
+            "still alive at {}",
+            killed.waits_for()
+        );
+    }
+    let tables = Tables {
+        bed: &bed,
+        database: &database,
+        runtime: &runtime,
+    };
+    tables.wait_for_rows(&source.inputs);
+    killed.stop(Duration::from_secs(30));
+    tables.assert_exactly_once(&source.inputs);
+    tables.assert_no_orphans();
+}
+
+#[test]
+fn a_writer_that_wakes_up_after_another_took_over_loses_its_race_and_cleans_up() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let Some(database) = database(&runtime) else {
+        return;
+    };
+    let bed = bed("wake-warehouse", &database);
+    let mut source = Source::new(&bed);
+    // Stops with its files uploaded and no manifest. It loads nothing: SQLite's lock would sleep with it.
+    let sleeper = bed
+        .role("warehouse", "sleeper")
+        .with("warehouse.load.interval_ms", 3_600_000)
+        .start("warehouse.after_upload=stop@1");
+    source.send(500);
+    let tables = Tables {
+        bed: &bed,
+        database: &database,
+        runtime: &runtime,
+    };
+    wait_for("the sleeper to fall asleep", PATIENCE, || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.pid())).unwrap();
+        stat.rsplit_once(") ")
+            .unwrap()
+            .1
+            .starts_with('T')
+            .then_some(())
+    });
+    let other = bed.role("warehouse", "other").start_ready(PATIENCE);
+    source.send(500);
+    tables.wait_for_rows(&source.inputs);
+    sleeper.signal(Signal::SIGCONT);
+    source.send(500);
+    tables.wait_for_rows(&source.inputs);
+    wait_for("the sleeper to see that it lost", PATIENCE, || {
+        let log = sleeper.log();
+        log.contains("another writer wrote offsets").then_some(())
+    });
+    assert!(sleeper.stop(Duration::from_secs(30)).success());
+    assert!(other.stop(Duration::from_secs(30)).success());
+    tables.assert_exactly_once(&source.inputs);
+    tables.assert_no_orphans();
+}
