@@ -349,7 +349,8 @@ fn within(what: &str, job: impl FnOnce() + Send) {
         let (done, finished) = std::sync::mpsc::channel();
         scope.spawn(move || {
             job();
-            let _ = done.send(());
+            // Nobody listens any more if it took too long.
+            done.send(()).ok();
         });
         if finished.recv_timeout(PATIENCE).is_err() {
             eprintln!("{what} hangs");
