@@ -94,8 +94,12 @@ async fn offsets_that_somebody_reset_bring_nothing_back() {
         "select id from tick order by id",
         &["m1", "m2", "m3"],
     );
-    let before = role.metric("sluice_warehouse_rows_loaded_total");
-    assert_eq!(before, 2.0, "only the new event's two rows were loaded");
+    // Rows are counted once the transaction that made them visible has returned.
+    let loaded = || role.metric("sluice_warehouse_rows_loaded_total");
+    super::support::process::wait_for("rows to be counted", Duration::from_secs(60), || {
+        (loaded() >= 2.0).then_some(())
+    });
+    assert_eq!(loaded(), 2.0, "only the new event's two rows were loaded");
     role.stop().await;
 }
 
