@@ -1,9 +1,10 @@
 //! The warehouse role is killed at every named point, or stopped and woken again; each event is one row all the same.
 //!
-//! Rows are appended (`preferAppend`): a merge by id would hide a file that is written or loaded twice.
+//! Rows are appended (`preferAppend`): a merge by id would hide a file that is written or loaded twice. All of it on a local
+//! folder and on a real S3 server, since each creates a manifest only once in its own way.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -19,6 +20,7 @@ use crate::support::feed::{Feed, event};
 use crate::support::killed::Killed;
 use crate::support::postgres::{self, Database};
 use crate::support::process::{Bed, free_address, wait_for};
+use crate::support::s3::{self, Bucket};
 use crate::warehouse_bed::payload;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -37,14 +39,20 @@ const POINTS: [&str; 9] = [
     "warehouse.after_load@6",
 ];
 
-fn bed(name: &str, database: &Database) -> Bed {
+/// Where staging files and manifests lie.
+enum Store {
+    Folder,
+    S3(Bucket),
+}
+
+fn bed(name: &str, database: &Database, store: &Store) -> Bed {
     let bootstrap = LocalKafka::shared().unwrap().bootstrap();
     let mut bed = Bed::new(bootstrap, name);
-    let staging = bed.path("staging");
-    bed.set(
-        "warehouse.object_store.url",
-        format!("file://{}", staging.display()),
-    );
+    let settings = match store {
+        Store::Folder => json!({"url": format!("file://{}", bed.path("staging").display())}),
+        Store::S3(bucket) => bucket.settings(),
+    };
+    bed.set("warehouse.object_store", settings);
     bed.set("warehouse.batch.age_ms_max", 50);
     bed.set("warehouse.load.interval_ms", 50);
     bed.set("warehouse.load.backoff_base_ms", 50);
@@ -115,6 +123,7 @@ impl<'b> Source<'b> {
 /// The tables of both warehouses.
 struct Tables<'b> {
     bed: &'b Bed,
+    store: &'b Store,
     database: &'b Database,
     runtime: &'b tokio::runtime::Runtime,
 }
@@ -167,37 +176,48 @@ impl Tables<'_> {
 
     /// Every staging file is named by a manifest, and every file that is named is there.
     fn assert_no_orphans(&self) {
-        let staging = self.bed.path("staging");
-        let mut objects = Vec::new();
-        walk(staging.clone(), &mut objects);
-        let (files, manifests): (BTreeSet<PathBuf>, BTreeSet<PathBuf>) = objects
+        let objects = match self.store {
+            Store::Folder => {
+                let mut objects = BTreeMap::new();
+                let staging = self.bed.path("staging");
+                walk(&staging, &staging, &mut objects);
+                objects
+            }
+            Store::S3(bucket) => self.runtime.block_on(bucket.objects()),
+        };
+        let keys_that_end = |end: &str| -> BTreeSet<&str> {
+            let keys = objects.keys().map(String::as_str);
+            keys.filter(|key| key.ends_with(end)).collect()
+        };
+        let files: BTreeSet<String> = keys_that_end(".parquet")
             .into_iter()
-            .filter(|path| path.extension().is_some())
-            .partition(|path| path.extension().is_some_and(|e| e == "parquet"));
-        let named: BTreeSet<PathBuf> = manifests
-            .iter()
-            .filter(|path| path.extension().is_some_and(|e| e == "json"))
-            .flat_map(|path| {
-                let bytes = std::fs::read(path).unwrap();
-                serde_json::from_slice::<Manifest>(&bytes).unwrap().keys()
+            .map(str::to_owned)
+            .collect();
+        let named: BTreeSet<String> = keys_that_end(".json")
+            .into_iter()
+            .flat_map(|key| {
+                serde_json::from_slice::<Manifest>(&objects[key])
+                    .unwrap()
+                    .keys()
             })
-            .map(|key| staging.join(key))
             .collect();
         let orphans: Vec<_> = files.difference(&named).collect();
         let missing: Vec<_> = named.difference(&files).collect();
         assert!(
-            orphans.is_empty() && missing.is_empty(),
+            orphans.is_empty() && missing.is_empty() && !named.is_empty(),
             "{orphans:?} {missing:?}"
         );
     }
 }
 
-fn walk(folder: PathBuf, found: &mut Vec<PathBuf>) {
+fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.path().is_dir() {
-            walk(entry.path(), found);
+        let path = entry.path();
+        if path.is_dir() {
+            walk(root, &path, found);
         } else {
-            found.push(entry.path());
+            let key = path.strip_prefix(root).unwrap().to_str().unwrap();
+            found.insert(key.to_owned(), std::fs::read(&path).unwrap());
         }
     }
 }
@@ -208,13 +228,22 @@ fn database(runtime: &tokio::runtime::Runtime) -> Option<Database> {
 
 #[test]
 fn a_warehouse_killed_at_every_point_makes_one_row_of_each_event() {
+    killed_at_every_point("kill-warehouse", &Store::Folder);
+}
+
+#[test]
+fn a_warehouse_on_s3_killed_at_every_point_makes_one_row_of_each_event() {
+    killed_at_every_point("kill-warehouse-s3", &Store::S3(s3::bucket("kill")));
+}
+
+fn killed_at_every_point(name: &str, store: &Store) {
     const EVENTS: u64 = 20_000;
     const CHUNK: u64 = 100;
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let Some(database) = database(&runtime) else {
         return;
     };
-    let bed = bed("kill-warehouse", &database);
+    let bed = bed(name, &database, store);
     let mut source = Source::new(&bed);
     let mut killed = Killed::start(bed.role("warehouse", "warehouse"), &POINTS);
     let until = Instant::now() + PATIENCE * 2;
@@ -238,6 +267,7 @@ fn a_warehouse_killed_at_every_point_makes_one_row_of_each_event() {
     }
     let tables = Tables {
         bed: &bed,
+        store,
         database: &database,
         runtime: &runtime,
     };
@@ -249,20 +279,41 @@ fn a_warehouse_killed_at_every_point_makes_one_row_of_each_event() {
 
 #[test]
 fn a_writer_that_wakes_up_after_another_took_over_loses_its_race_and_cleans_up() {
+    wakes_up_too_late("wake-warehouse", &Store::Folder);
+}
+
+#[test]
+fn a_writer_on_s3_that_wakes_up_after_another_took_over_loses_its_race_and_cleans_up() {
+    wakes_up_too_late("wake-warehouse-s3", &Store::S3(s3::bucket("wake")));
+}
+
+fn wakes_up_too_late(name: &str, store: &Store) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let Some(database) = database(&runtime) else {
         return;
     };
-    let bed = bed("wake-warehouse", &database);
+    let bed = bed(name, &database, store);
     let mut source = Source::new(&bed);
-    // Stops with its files uploaded and no manifest. It loads nothing: SQLite's lock would sleep with it.
-    let sleeper = bed
+    // Stops with its files uploaded and no manifest. It looks for something to load at its start and then for long not again:
+    // SQLite's lock would sleep with it.
+    let mut sleeper = bed
         .role("warehouse", "sleeper")
         .with("warehouse.load.interval_ms", 3_600_000)
         .start("warehouse.after_upload=stop@1");
+    sleeper.wait_ready(PATIENCE);
+    wait_for("the sleeper's only load", PATIENCE, || {
+        let page = sleeper.metrics();
+        let has_looked = |id: &&str| {
+            page.contains(&format!(
+                "sluice_warehouse_manifests_waiting{{destination=\"{id}\"}}"
+            ))
+        };
+        DESTINATIONS.iter().all(has_looked).then_some(())
+    });
     source.send(500);
     let tables = Tables {
         bed: &bed,
+        store,
         database: &database,
         runtime: &runtime,
     };
@@ -279,12 +330,13 @@ fn a_writer_that_wakes_up_after_another_took_over_loses_its_race_and_cleans_up()
     tables.wait_for_rows(&source.inputs);
     sleeper.signal(Signal::SIGCONT);
     source.send(500);
-    tables.wait_for_rows(&source.inputs);
     wait_for("the sleeper to see that it lost", PATIENCE, || {
         let log = sleeper.log();
         log.contains("another writer wrote offsets").then_some(())
     });
+    // It may have partitions again, and loads nothing: the other one does.
     assert!(sleeper.stop(Duration::from_secs(30)).success());
+    tables.wait_for_rows(&source.inputs);
     assert!(other.stop(Duration::from_secs(30)).success());
     tables.assert_exactly_once(&source.inputs);
     tables.assert_no_orphans();

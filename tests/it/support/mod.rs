@@ -12,5 +12,7 @@ pub mod gateway;
 pub mod killed;
 pub mod postgres;
 pub mod process;
+pub mod python;
 pub mod records;
+pub mod s3;
 pub mod sink;
