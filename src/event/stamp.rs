@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{Envelope, rudder_id};
-use crate::clock::{parse_rfc3339, rfc3339_ms};
+use crate::clock::{UnixMs, parse_rfc3339, rfc3339_ms};
 use crate::fault::{Classify, Fault};
 
 /// Why an event could not be stamped.
@@ -34,10 +34,16 @@ impl Classify for StampError {
     }
 }
 
-/// Parses the event and adds `type`, `messageId`, `userId`, `anonymousId`, `rudderId`, `receivedAt`, `request_ip`,
-/// `originalTimestamp`/`sentAt` fallbacks and `timestamp`.
+/// Parses the event and adds `type`, `messageId`, `userId`, `anonymousId`, `rudderId`, `request_ip`, and the four times, all
+/// in RudderStack's layout (UTC, three decimals):
 ///
-/// `timestamp` = the event's own, else `receivedAt - (sentAt - originalTimestamp)`, else `receivedAt`.
+/// | field | from |
+/// |---|---|
+/// | `receivedAt`, `originalTimestamp` | the event, else when the gateway read it |
+/// | `sentAt` | the event, else its batch, else as above |
+/// | `timestamp` | the event, else `receivedAt - (sentAt - originalTimestamp)` |
+///
+/// A time that is text but no RFC 3339 stays as it is, but for `timestamp`.
 ///
 /// # Errors
 /// When the bytes are not one JSON object.
@@ -58,14 +64,19 @@ pub fn stamped_event(envelope: &Envelope<'_>) -> Result<Map<String, Value>, Stam
     let rudder = rudder_id(&envelope.user_id, &envelope.anonymous_id);
     set("rudderId", &rudder.to_string());
 
-    let received = rfc3339_ms(envelope.received_at);
-    keep_or(&mut event, "receivedAt", &received);
     keep_or(&mut event, "request_ip", &envelope.request_ip);
-    if !envelope.sent_at.is_empty() {
-        keep_or(&mut event, "sentAt", &envelope.sent_at);
-    }
-    let timestamp = timestamp(&event, envelope.received_at);
+    let received = rfc3339_ms(envelope.received_at);
+    let timestamp = timestamp(&event, envelope);
     event.insert("timestamp".to_owned(), Value::from(timestamp));
+    let sent = Some(envelope.sent_at.as_ref()).filter(|text| !text.is_empty());
+    for (name, fallback) in [
+        ("receivedAt", received.as_str()),
+        ("originalTimestamp", &received),
+        ("sentAt", sent.unwrap_or(&received)),
+    ] {
+        keep_or(&mut event, name, fallback);
+        rewrite(&mut event, name);
+    }
     Ok(event)
 }
 
@@ -78,23 +89,31 @@ fn keep_or(event: &mut Map<String, Value>, name: &str, fallback: &str) {
     }
 }
 
-fn timestamp(event: &Map<String, Value>, received_at: i64) -> String {
-    let time = |name: &str| {
-        event
-            .get(name)
-            .and_then(Value::as_str)
-            .and_then(parse_rfc3339)
-    };
-    if let Some(own) = time("timestamp") {
+/// Brings a time into RudderStack's layout.
+fn rewrite(event: &mut Map<String, Value>, name: &str) {
+    if let Some(at) = time(event.get(name)) {
+        event.insert(name.to_owned(), Value::from(rfc3339_ms(at)));
+    }
+}
+
+fn time(value: Option<&Value>) -> Option<UnixMs> {
+    value.and_then(Value::as_str).and_then(parse_rfc3339)
+}
+
+fn timestamp(event: &Map<String, Value>, envelope: &Envelope<'_>) -> String {
+    let received = envelope.received_at;
+    if let Some(own) = time(event.get("timestamp")) {
         return rfc3339_ms(own);
     }
-    match (time("sentAt"), time("originalTimestamp")) {
-        // The client's clock may be wrong; the time between making and sending is right all the same.
-        (Some(sent), Some(original)) => {
-            rfc3339_ms(received_at.saturating_sub(sent.saturating_sub(original)))
-        }
-        _ => rfc3339_ms(received_at),
-    }
+    let Some(original) = time(event.get("originalTimestamp")) else {
+        return rfc3339_ms(received);
+    };
+    // The client's clock may be wrong; the time between making and sending is right all the same. Without a time of
+    // sending there is nothing to correct by.
+    let sent = time(event.get("sentAt"))
+        .or_else(|| parse_rfc3339(&envelope.sent_at))
+        .unwrap_or(received);
+    rfc3339_ms(received.saturating_sub(sent.saturating_sub(original)))
 }
 
 #[cfg(test)]
@@ -134,6 +153,39 @@ mod tests {
             stamped_event(&envelope(own)).unwrap()["timestamp"],
             "2020-02-02T01:02:02.123Z"
         );
+    }
+
+    #[test]
+    fn all_four_times_are_there_in_one_layout() {
+        let times = |json: &str, batch_sent_at: &'static str| {
+            let envelope = Envelope {
+                sent_at: batch_sent_at.into(),
+                ..envelope(json)
+            };
+            let event = stamped_event(&envelope).unwrap();
+            ["receivedAt", "originalTimestamp", "sentAt", "timestamp"]
+                .map(|name| event[name].as_str().unwrap().to_owned())
+        };
+        let received = "2023-11-14T22:13:30.000Z";
+        assert_eq!(times("{}", ""), [received; 4]);
+        let own = r#"{"originalTimestamp":"2023-11-14T22:13:20.497836367Z","sentAt":"2023-11-15T00:13:21+02:00"}"#;
+        assert_eq!(
+            times(own, "2023-11-14T22:13:29Z"),
+            [
+                received,
+                "2023-11-14T22:13:20.497Z",
+                "2023-11-14T22:13:21.000Z",
+                "2023-11-14T22:13:29.497Z"
+            ]
+        );
+        let in_batch = r#"{"originalTimestamp":"2023-11-14T22:13:20Z"}"#;
+        assert_eq!(
+            times(in_batch, "2023-11-14T22:13:29Z")[2..],
+            ["2023-11-14T22:13:29.000Z", "2023-11-14T22:13:21.000Z"]
+        );
+        assert_eq!(times(in_batch, "")[3], "2023-11-14T22:13:20.000Z");
+        let odd = r#"{"originalTimestamp":"yesterday","sentAt":7}"#;
+        assert_eq!(times(odd, "")[1..], ["yesterday", received, received]);
     }
 
     #[test]
