@@ -1,92 +1,21 @@
 //! Requests that published SDKs sent, replayed byte for byte.
 
-use std::path::PathBuf;
-
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use crate::support::captures::{SOURCES, bytes_of, captures, events_of};
 use crate::support::gateway::{TestGateway, envelope};
 
 /// One source per write key that the captures use.
-const WORKSPACE: &str = "
-sources:
-  - {id: node, write_key: WRITE_KEY_NODE}
-  - {id: py, write_key: WRITE_KEY_PY}
-  - {id: rust, write_key: WRITE_KEY_RUST}
-  - {id: js, write_key: WRITE_KEY_JS}
-  - {id: segment, write_key: WRITE_KEY_SEGMENT}
-";
-
-fn captures() -> Option<Vec<(String, Value)>> {
-    let root = std::env::var("SLUICE_VECTORS").unwrap_or_else(|_| "../shared/vectors".to_owned());
-    let folder = PathBuf::from(root).join("sdk");
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!(
-            "SKIPPED: no captures in {}; set SLUICE_VECTORS",
-            folder.display()
-        );
-        return None;
-    };
-    let mut captures: Vec<(String, Value)> = entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension().is_some_and(|e| e == "json") && !path.ends_with("index.json")
-        })
-        .map(|path| {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            (name, serde_json::from_str(&text).unwrap())
-        })
-        .collect();
-    captures.sort_by(|a, b| a.0.cmp(&b.0));
-    assert!(captures.len() > 30, "only {} captures", captures.len());
-    Some(captures)
-}
-
-/// The request as it stood on the wire, but for the host.
-fn bytes_of(request: &Value, host: std::net::SocketAddr) -> Vec<u8> {
-    let text = |name: &str| request[name].as_str().unwrap_or_default();
-    let mut target = text("path").to_owned();
-    if !text("query").is_empty() {
-        target.push('?');
-        target.push_str(text("query"));
-    }
-    let mut bytes =
-        format!("{} {target} HTTP/1.1\r\nHost: {host}\r\n", text("method")).into_bytes();
-    for header in request["headers"].as_array().unwrap() {
-        let (name, value) = (header[0].as_str().unwrap(), header[1].as_str().unwrap());
-        if ![
-            "host",
-            "connection",
-            "expect",
-            "transfer-encoding",
-            "content-length",
-        ]
-        .contains(&name.to_lowercase().as_str())
-        {
-            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-        }
-    }
-    let body = STANDARD.decode(text("body_raw_base64")).unwrap();
-    bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
-    bytes.extend_from_slice(&body);
-    bytes
-}
-
-/// The events that a request holds, by what the recorder decoded.
-fn events_of(request: &Value) -> Vec<Value> {
-    let body = &request["body_json"];
-    match body["batch"].as_array() {
-        Some(batch) => batch.clone(),
-        None => vec![body.clone()],
-    }
+fn workspace() -> String {
+    let sources =
+        SOURCES.map(|(id, write_key)| serde_json::json!({"id": id, "write_key": write_key}));
+    serde_json::json!({"sources": sources}).to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_of_every_captured_request_is_in_kafka_as_it_was_sent() {
     let Some(captures) = captures() else { return };
-    let gateway = TestGateway::start(WORKSPACE).await;
+    let gateway = TestGateway::start(&workspace()).await;
     let mut expected = Vec::new();
     for (name, capture) in &captures {
         for exchange in capture["exchanges"].as_array().unwrap() {

@@ -30,6 +30,8 @@ mod router_order;
 mod sdk;
 mod support;
 mod topics_command;
+mod walk;
+mod walk_rows;
 mod warehouse_bed;
 mod warehouse_postgres;
 mod warehouse_role;

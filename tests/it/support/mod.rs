@@ -3,6 +3,7 @@
 //! Not every test uses every helper, so that unused ones are no mistake here.
 #![allow(dead_code)]
 
+pub mod captures;
 pub mod checker;
 pub mod client;
 pub mod command;
