@@ -14,10 +14,16 @@ use std::sync::Arc;
 
 use crate::clock::UnixMs;
 use crate::event::{Ending, LedgerEntry, OutcomeCount, Stage};
+use crate::failpoint;
 use crate::kafka::offsets::{OffsetMap, Seen};
 use crate::kafka::{Committed, OffsetCommit, Record, TopicPartition};
 
 use super::window::Use;
+
+/// A fault switch for the test of the tests: what was read is committed with the next thing that ends, whether it was
+/// delivered or not. A process that is killed then loses events, and a checker that does not find them missing is worth
+/// nothing.
+const FAULT_COMMIT_FIRST: &str = "router.fault.commit_before_delivery";
 
 /// One partition that we own.
 #[derive(Debug)]
@@ -142,8 +148,12 @@ impl Partition {
         if self.ended.records == 0 {
             return None;
         }
-        let next = map.next_commit(metadata_bytes_max);
+        let mut next = map.next_commit(metadata_bytes_max);
         self.metadata_bytes = next.needed_bytes;
+        if failpoint::is_armed(FAULT_COMMIT_FIRST) {
+            next.next_offset += map.span();
+            next.metadata.clear();
+        }
         Some(Snapshot {
             of: self.of.clone(),
             epoch: self.epoch,

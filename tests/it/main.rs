@@ -19,6 +19,7 @@ mod kafka_support;
 mod kafka_txn;
 mod kill_gateway;
 mod kill_processor;
+mod kill_router;
 mod kill_warehouse;
 mod local_kafka;
 mod processor_bed;
