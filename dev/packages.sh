@@ -33,6 +33,28 @@ has_postgres() {
 
 has_command() { command -v "$1" >/dev/null; }
 
+# Node 18 or newer: what Debian 12 has.
+has_node() {
+  local version
+  version=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p') || return 1
+  [[ -n $version && $version -ge 18 ]]
+}
+
+# Looked for where tests/it/sdk_browser.rs looks.
+has_chromium() {
+  local name
+  if [[ -n ${CHROMIUM:-} ]]; then return 0; fi
+  for name in chromium chromium-browser google-chrome google-chrome-stable; do
+    if has_command "$name"; then return 0; fi
+  done
+  return 1
+}
+
+# Ubuntu's package only fetches a snap, which does not install in a container and sees no files of the tests.
+has_chromium_package() {
+  ! grep -qs '^ID=ubuntu' /etc/os-release
+}
+
 # need WHAT PACKAGE…: notes something that is missing, in words and as Debian packages of which the first that exists is taken.
 missing_words=()
 missing_packages=()
@@ -57,6 +79,15 @@ find_missing_for_kafka() {
 
 find_missing_for_tests() {
   has_postgres || need 'the PostgreSQL server (initdb, postgres)' postgresql
+  has_node || need 'Node, 18 or newer (node)' nodejs
+  has_command npm || need 'npm' npm
+  if has_chromium; then return 0; fi
+  if has_chromium_package; then
+    need 'Chromium' chromium
+  else
+    say 'Chromium was not found, and this system has it as a snap only: the tests of sdk_browser will fail. Install Google Chrome,'
+    say 'or name another Chromium with CHROMIUM=/path/to/it.'
+  fi
 }
 
 # Installs what was noted. Asks first on a terminal, unless told not to. Ends the script where it may not or cannot.

@@ -29,6 +29,8 @@ mod router_bed;
 mod router_failures;
 mod router_order;
 mod sdk;
+mod sdk_bed;
+mod sdk_browser;
 mod support;
 mod topics_command;
 mod walk;

@@ -101,8 +101,12 @@ fn serve(client: &TcpStream, state: &State) -> std::io::Result<()> {
                 let answer = forward(state.gateway, &message)?;
                 (&*client).write_all(&answer)?;
             }
-            Fate::Unavailable => (&*client).write_all(&refusal("503 Service Unavailable"))?,
-            Fate::TooMany => (&*client).write_all(&refusal("429 Too Many Requests"))?,
+            Fate::Unavailable => {
+                (&*client).write_all(&refusal("503 Service Unavailable", &message))?;
+            }
+            Fate::TooMany => {
+                (&*client).write_all(&refusal("429 Too Many Requests", &message))?;
+            }
             Fate::CutBefore => return Ok(()),
             Fate::CutAfter => {
                 forward(state.gateway, &message)?;
@@ -113,8 +117,18 @@ fn serve(client: &TcpStream, state: &State) -> std::io::Result<()> {
     Ok(())
 }
 
-fn refusal(status: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status}\r\nRetry-After: 1\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nlate").into_bytes()
+/// As the gateway's own: a page on another origin may read it.
+fn refusal(status: &str, request: &[u8]) -> Vec<u8> {
+    let request = String::from_utf8_lossy(request);
+    let origin = request
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_once(": "))
+        .find(|(name, _)| name.eq_ignore_ascii_case("origin"));
+    let cors = origin.map_or_else(String::new, |(_, origin)| {
+        format!("Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Expose-Headers: Retry-After\r\n")
+    });
+    format!("HTTP/1.1 {status}\r\n{cors}Retry-After: 1\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nlate").into_bytes()
 }
 
 fn forward(gateway: SocketAddr, message: &[u8]) -> std::io::Result<Vec<u8>> {

@@ -1,0 +1,77 @@
+//! Published clients for browsers, unmodified, in Chromium, on a page of another origin than the gateway: they start with what
+//! the gateway tells them, and every call of the page comes out of the processor exactly once.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::sdk_bed::{EVENTS, EVERY_FATE, Ends, KEY, Sluice, node};
+use crate::support::fault_proxy::Fate;
+
+/// Every call that the clients have, as the events' types.
+const TYPES: [&str; 5] = ["alias", "group", "identify", "page", "track"];
+
+/// Names of the program on Debian, Ubuntu, Fedora and in Google's packages.
+const NAMES: [&str; 4] = [
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+];
+
+/// Chromium as `CHROMIUM` names it, else as found on the path.
+#[track_caller]
+fn chromium() -> PathBuf {
+    if let Some(named) = env::var_os("CHROMIUM") {
+        return named.into();
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path)
+        .flat_map(|dir| NAMES.map(|name| dir.join(name)))
+        .find(|program| program.exists());
+    found.expect(
+        "these tests need Chromium: ./dev/test --packages-only installs it on Debian; CHROMIUM=/path/to/chrome names another one",
+    )
+}
+
+fn command(client: &str, url: &str) -> Command {
+    let mut command = node("browser.mjs");
+    command
+        .args([client, url, KEY, &EVENTS.to_string()])
+        .env("CHROMIUM", chromium());
+    command
+}
+
+fn browser_client(client: &str, fates: &[Fate], ends: Ends) {
+    let sluice = Sluice::start(&format!("sdk-{client}"));
+    let types = sluice.check(fates, ends, |url| command(client, url));
+    assert!(types.iter().eq(TYPES), "{types:?}");
+}
+
+#[test]
+fn rudderstacks_browser_client_gets_every_call_through_once() {
+    browser_client("rudder", &EVERY_FATE, Ends::ByItself);
+}
+
+#[test]
+fn rudderstacks_browser_client_gets_every_batch_through_once() {
+    browser_client("rudder-batch", &EVERY_FATE, Ends::ByItself);
+}
+
+/// A beacon is sent once and its answer is nobody's: this client does not try again, so the network is a good one here.
+#[test]
+fn rudderstacks_browser_client_sends_by_beacon_even_when_the_page_is_left() {
+    browser_client("rudder-beacon", &[], Ends::OnSignal);
+}
+
+#[test]
+fn segments_browser_client_gets_every_call_through_once() {
+    browser_client("segment", &EVERY_FATE, Ends::ByItself);
+}
+
+/// While it is not answered this client gathers all that it has in one batch, which then meets one fate after the other.
+#[test]
+fn segments_browser_client_gets_every_batch_through_once() {
+    let fates = [Fate::TooMany, Fate::CutBefore, Fate::CutAfter];
+    browser_client("segment-batch", &fates, Ends::ByItself);
+}
