@@ -166,6 +166,11 @@ impl std::fmt::Debug for GroupMetadata {
 }
 
 /// A member of a group. Moves between threads, is used by one.
+///
+/// The library is only ever told offsets. Told "the beginning" or "the end" it looks that up by itself, and a seek that comes
+/// before the answer is undone: the late answer is dropped as outdated, the look-up is repeated half a second later
+/// (`rd_kafka_toppar_handle_Offset` in librdkafka 2.12), and reading jumps to where it points, over whatever lies between.
+/// So [`StartAt`] is resolved here, before the library is asked for anything.
 pub struct Consumer {
     inner: Arc<BaseConsumer<Context>>,
     config: KafkaConfig,
@@ -381,8 +386,9 @@ impl Consumer {
             return Ok(());
         }
         let until = Instant::now() + self.config.lookup_timeout();
+        let to = self.resolve(to)?;
         loop {
-            let list = list::starts(to)?;
+            let list = list::starts(&to)?;
             let raw = self.inner.client().native_ptr();
             let outcome = ffi::seek(raw, &list, until.saturating_duration_since(Instant::now()))
                 .and_then(|()| {
@@ -441,7 +447,7 @@ impl Consumer {
     /// # Errors
     /// When the library refuses, for example because a partition is ours already.
     pub fn assign_extra(&self, partitions: &[(TopicPartition, StartAt)]) -> Result<(), KafkaError> {
-        ffi::incremental_assign(self.inner.client().native_ptr(), &list::starts(partitions)?)
+        self.take_over(&list::starts(&self.resolve(partitions)?)?)
     }
 
     /// Undoes [`assign_extra`](Consumer::assign_extra). Not from within a listener: there, return them.
@@ -517,10 +523,12 @@ impl Consumer {
         match rebalance {
             Rebalance::Assign(partitions) => {
                 let starts = self.starts_of(&partitions, listener)?;
-                context.pending.lock().remove(0);
                 tracing::info!(partitions = %Names(&partitions), "partitions assigned");
-                self.take_over(&list::starts(&starts)?)?;
+                // The listener is told once, however often what follows has to be tried.
+                context.pending.lock()[0] = Rebalance::Begin(starts.clone());
+                self.begin(&starts)?;
             }
+            Rebalance::Begin(starts) => self.begin(&starts)?,
             Rebalance::Revoke { partitions, lost } => {
                 context.pending.lock().remove(0);
                 tracing::info!(partitions = %Names(&partitions), lost, "partitions revoked");
@@ -531,6 +539,48 @@ impl Consumer {
             }
         }
         Ok(true)
+    }
+
+    /// Begins to read what was assigned, and is done with that rebalance.
+    fn begin(&self, starts: &[(TopicPartition, StartAt)]) -> Result<(), KafkaError> {
+        let list = list::starts(&self.resolve(starts)?)?;
+        self.inner.context().pending.lock().remove(0);
+        self.take_over(&list)
+    }
+
+    /// The offsets that are meant.
+    fn resolve(
+        &self,
+        starts: &[(TopicPartition, StartAt)],
+    ) -> Result<Vec<(TopicPartition, i64)>, KafkaError> {
+        let raw = self.inner.client().native_ptr();
+        let timeout = self.config.lookup_timeout();
+        let look_up = |at: StartAt, query: OffsetQuery| {
+            let of: Vec<TopicPartition> = starts
+                .iter()
+                .filter(|(_, start)| *start == at)
+                .map(|(tp, _)| tp.clone())
+                .collect();
+            admin::list_offsets(raw, &of, query, timeout)
+        };
+        let begins = look_up(StartAt::Beginning, OffsetQuery::Beginning)?;
+        let ends = look_up(StartAt::End, OffsetQuery::StableEnd)?;
+        let offset_of = |(tp, start): &(TopicPartition, StartAt)| {
+            let found = match start {
+                StartAt::Beginning => begins.get(tp).copied(),
+                StartAt::End => ends.get(tp).copied(),
+                StartAt::Offset(offset) => Some(*offset),
+            };
+            match found {
+                Some(offset) => Ok((tp.clone(), offset)),
+                None => Err(KafkaError::new(
+                    "find where to begin",
+                    Code::UnknownPartition,
+                    format!("the leader of {tp} told no offset"),
+                )),
+            }
+        };
+        starts.iter().map(offset_of).collect()
     }
 
     fn starts_of(
@@ -663,6 +713,10 @@ impl Drop for Consumer {
         for rebalance in waiting {
             let result = match rebalance {
                 Rebalance::Assign(partitions) => self.take_over(&list::partitions(&partitions)),
+                Rebalance::Begin(starts) => {
+                    let partitions: Vec<_> = starts.into_iter().map(|(tp, _)| tp).collect();
+                    self.take_over(&list::partitions(&partitions))
+                }
                 Rebalance::Revoke { partitions, .. } => {
                     self.release(&list::partitions(&partitions))
                 }
@@ -678,6 +732,8 @@ impl Drop for Consumer {
 #[derive(Debug, Clone)]
 enum Rebalance {
     Assign(Vec<TopicPartition>),
+    /// The listener was told of an assignment, and said where to begin.
+    Begin(Vec<(TopicPartition, StartAt)>),
     Revoke {
         partitions: Vec<TopicPartition>,
         lost: bool,

@@ -45,18 +45,14 @@ pub(super) fn partitions<'a>(
     list
 }
 
+/// Where to begin. Only offsets, never "the end": see [`Consumer`](super::Consumer).
 pub(super) fn starts<'a>(
-    of: impl IntoIterator<Item = &'a (TopicPartition, StartAt)>,
+    of: impl IntoIterator<Item = &'a (TopicPartition, i64)>,
 ) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::new();
-    for (tp, start) in of {
-        let offset = match start {
-            StartAt::Beginning => Offset::Beginning,
-            StartAt::End => Offset::End,
-            StartAt::Offset(offset) => Offset::Offset(*offset),
-        };
+    for (tp, offset) in of {
         list.add_partition(&tp.topic, tp.partition)
-            .set_offset(offset)
+            .set_offset(Offset::Offset(*offset))
             .map_err(|error| KafkaError::from_library("name an offset", &error))?;
     }
     Ok(list)

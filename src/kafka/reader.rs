@@ -145,17 +145,14 @@ impl Reader {
                     return Err(KafkaError::new("seek", Code::OffsetOutOfRange, words));
                 }
             };
-            starts.push((tp.clone(), StartAt::Offset(offset)));
+            starts.push((tp.clone(), offset));
         }
         self.inner
             .assign(&list::starts(&starts)?)
             .map_err(|error| KafkaError::from_library("read partitions", &error))?;
         self.next = starts
-            .iter()
-            .filter_map(|(tp, start)| match start {
-                StartAt::Offset(offset) => Some((tp.partition, *offset)),
-                StartAt::Beginning | StartAt::End => None,
-            })
+            .into_iter()
+            .map(|(tp, offset)| (tp.partition, offset))
             .collect();
         self.ends = ends;
         Ok(())
