@@ -522,11 +522,23 @@ impl Consumer {
         };
         match rebalance {
             Rebalance::Assign(partitions) => {
-                let starts = self.starts_of(&partitions, listener)?;
+                // Whatever may fail comes before the listener is told, so that it is told once.
+                let committed = self.committed(&partitions)?;
+                let ends = self.ends_of(&partitions)?;
+                let mut starts = listener.assigned(self, &committed);
+                for c in &committed {
+                    if !starts.iter().any(|(tp, _)| *tp == c.topic_partition) {
+                        starts.push((c.topic_partition.clone(), self.start_of(c)?));
+                    }
+                }
                 tracing::info!(partitions = %Names(&partitions), "partitions assigned");
-                // The listener is told once, however often what follows has to be tried.
-                context.pending.lock()[0] = Rebalance::Begin(starts.clone());
-                self.begin(&starts)?;
+                let begin = starts.into_iter().map(|(tp, start)| {
+                    let start = ends.resolve(&tp, start);
+                    (tp, start)
+                });
+                let begin: Vec<_> = begin.collect();
+                context.pending.lock()[0] = Rebalance::Begin(begin.clone());
+                self.begin(&begin)?;
             }
             Rebalance::Begin(starts) => self.begin(&starts)?,
             Rebalance::Revoke { partitions, lost } => {
@@ -541,7 +553,7 @@ impl Consumer {
         Ok(true)
     }
 
-    /// Begins to read what was assigned, and is done with that rebalance.
+    /// Begins to read what was assigned, and is done with that rebalance. Looks up only what is outside of the subscription.
     fn begin(&self, starts: &[(TopicPartition, StartAt)]) -> Result<(), KafkaError> {
         let list = list::starts(&self.resolve(starts)?)?;
         self.inner.context().pending.lock().remove(0);
@@ -553,49 +565,30 @@ impl Consumer {
         &self,
         starts: &[(TopicPartition, StartAt)],
     ) -> Result<Vec<(TopicPartition, i64)>, KafkaError> {
-        let raw = self.inner.client().native_ptr();
-        let timeout = self.config.lookup_timeout();
-        let look_up = |at: StartAt, query: OffsetQuery| {
-            let of: Vec<TopicPartition> = starts
-                .iter()
-                .filter(|(_, start)| *start == at)
-                .map(|(tp, _)| tp.clone())
-                .collect();
-            admin::list_offsets(raw, &of, query, timeout)
-        };
-        let begins = look_up(StartAt::Beginning, OffsetQuery::Beginning)?;
-        let ends = look_up(StartAt::End, OffsetQuery::StableEnd)?;
-        let offset_of = |(tp, start): &(TopicPartition, StartAt)| {
-            let found = match start {
-                StartAt::Beginning => begins.get(tp).copied(),
-                StartAt::End => ends.get(tp).copied(),
-                StartAt::Offset(offset) => Some(*offset),
-            };
-            match found {
-                Some(offset) => Ok((tp.clone(), offset)),
-                None => Err(KafkaError::new(
-                    "find where to begin",
-                    Code::UnknownPartition,
-                    format!("the leader of {tp} told no offset"),
-                )),
-            }
+        let open = starts
+            .iter()
+            .filter(|(_, start)| !matches!(start, StartAt::Offset(_)));
+        let open: Vec<TopicPartition> = open.map(|(tp, _)| tp.clone()).collect();
+        let ends = self.ends_of(&open)?;
+        let offset_of = |(tp, start): &(TopicPartition, StartAt)| match ends.resolve(tp, *start) {
+            StartAt::Offset(offset) => Ok((tp.clone(), offset)),
+            StartAt::Beginning | StartAt::End => Err(KafkaError::new(
+                "find where to begin",
+                Code::UnknownPartition,
+                format!("the leader of {tp} told no offset"),
+            )),
         };
         starts.iter().map(offset_of).collect()
     }
 
-    fn starts_of(
-        &self,
-        partitions: &[TopicPartition],
-        listener: &mut dyn RebalanceListener,
-    ) -> Result<Vec<(TopicPartition, StartAt)>, KafkaError> {
-        let committed = self.committed(partitions)?;
-        let mut starts = listener.assigned(self, &committed);
-        for c in &committed {
-            if !starts.iter().any(|(tp, _)| *tp == c.topic_partition) {
-                starts.push((c.topic_partition.clone(), self.start_of(c)?));
-            }
-        }
-        Ok(starts)
+    fn ends_of(&self, partitions: &[TopicPartition]) -> Result<Ends, KafkaError> {
+        let raw = self.inner.client().native_ptr();
+        let timeout = self.config.lookup_timeout();
+        let look_up = |query| admin::list_offsets(raw, partitions, query, timeout);
+        Ok(Ends {
+            begins: look_up(OffsetQuery::Beginning)?,
+            ends: look_up(OffsetQuery::StableEnd)?,
+        })
     }
 
     fn start_of(&self, committed: &Committed) -> Result<StartAt, KafkaError> {
@@ -725,6 +718,24 @@ impl Drop for Consumer {
                 tracing::debug!("{error}");
             }
         }
+    }
+}
+
+/// Where partitions begin and end now.
+struct Ends {
+    begins: BTreeMap<TopicPartition, i64>,
+    ends: BTreeMap<TopicPartition, i64>,
+}
+
+impl Ends {
+    /// The offset that is meant; `start` as it is for a partition that was not looked up.
+    fn resolve(&self, tp: &TopicPartition, start: StartAt) -> StartAt {
+        let found = match start {
+            StartAt::Beginning => self.begins.get(tp),
+            StartAt::End => self.ends.get(tp),
+            StartAt::Offset(_) => None,
+        };
+        found.map_or(start, |offset| StartAt::Offset(*offset))
     }
 }
 

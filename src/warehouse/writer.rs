@@ -124,12 +124,13 @@ impl Writer {
 
     fn step(&mut self) -> Result<(), KafkaError> {
         self.follow_workspace()?;
-        self.take_answers()?;
+        // Whatever is wrong with one partition, the consumer must be polled: membership and new partitions depend on it.
+        let answered = self.take_answers();
         self.mind_memory()?;
         self.read()?;
         self.cut_what_is_due();
         self.report();
-        Ok(())
+        answered
     }
 
     /// Subscribes to the topics of the warehouses that are configured now.
