@@ -9,7 +9,7 @@ use rdkafka_sys::{RDKafkaTopicPartition, RDKafkaTopicPartitionList};
 
 use super::error::KafkaError;
 use super::ffi::text;
-use super::record::{OffsetCommit, StartAt, TopicPartition};
+use super::record::{OffsetCommit, TopicPartition};
 
 /// One element, copied out. `offset` is the library's raw one: negative values are its special ones.
 #[derive(Debug, Clone)]
