@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 use sluice::dev::kafka::LocalKafka;
 use sluice::event::codec::decode_ledger;
@@ -111,8 +112,8 @@ fn upstream(bed: &Bed) -> (std::net::SocketAddr, [Process; 2]) {
     (address, [gateway, processor])
 }
 
-fn router(bed: &Bed) -> Role<'_> {
-    bed.role("router", "router")
+fn router<'b>(bed: &'b Bed, instance: &str) -> Role<'b> {
+    bed.role("router", instance)
         // A killed member's partitions wait for it under its name; a short session only bounds a test that fails.
         .with("kafka.consumer.session_timeout_ms", 10_000)
         .with("router.uncommitted_records_max", UNCOMMITTED_MAX)
@@ -150,7 +151,7 @@ fn a_router_killed_at_every_point_loses_nothing_and_repeats_no_more_than_it_says
     let sink = destination();
     let bed = bed("kill-router", &sink);
     let (address, upstream) = upstream(&bed);
-    let mut killed = Killed::start(router(&bed), &POINTS);
+    let mut killed = Killed::start(router(&bed, "router"), &POINTS);
     let mut feeds = Feeds::new("r", address);
     let inputs = feeds.spread(EVENTS, &mut [&mut killed]);
     let mut ledger = Tail::open(&bed.bootstrap, &bed.topic("ledger"));
@@ -164,6 +165,12 @@ fn a_router_killed_at_every_point_loses_nothing_and_repeats_no_more_than_it_says
         assert!(role.stop(Duration::from_secs(30)).success());
     }
 
+    assert_kept(&bed, &sink, &inputs, deaths.len() * UNCOMMITTED_MAX);
+    assert_repeats_are_bounded(&sink, &deaths);
+}
+
+/// What the README promises of a router, with at most `repeats_max` repetitions.
+fn assert_kept(bed: &Bed, sink: &Sink, inputs: &[Input], repeats_max: usize) {
     let is_dead = |input: &&Input| {
         matches!(
             fate(&input.key, input.key_seq),
@@ -172,22 +179,21 @@ fn a_router_killed_at_every_point_loses_nothing_and_repeats_no_more_than_it_says
     };
     let (dead, alive): (Vec<Input>, Vec<Input>) =
         inputs.iter().cloned().partition(|input| is_dead(&input));
-    let arrivals = arrivals(&sink);
+    let arrivals = arrivals(sink);
     let of_alive: HashSet<&str> = alive.iter().map(|input| input.id.as_str()).collect();
     let at_alive: Vec<Arrival> = arrivals
         .iter()
         .filter(|one| of_alive.contains(one.id.as_str()))
         .cloned()
         .collect();
-    let bound = deaths.len() * UNCOMMITTED_MAX;
-    let report = check_arrivals(&alive, &at_alive, bound);
+    let report = check_arrivals(&alive, &at_alive, repeats_max);
     println!("webhook: {report}");
     report.assert_clean("webhook");
     // A try that failed must have kept back what came after it: what was taken is in order, too.
     let taken: Vec<Arrival> = at_alive.into_iter().filter(|one| one.accepted).collect();
-    check_arrivals(&alive, &taken, bound).assert_clean("webhook, what it took");
+    check_arrivals(&alive, &taken, repeats_max).assert_clean("webhook, what it took");
     // Those that are never taken were tried in their users' order, too, and nothing that was never sent came.
-    let all = check_arrivals(&inputs, &arrivals, bound);
+    let all = check_arrivals(inputs, &arrivals, repeats_max);
     assert_eq!(all.lost.len(), dead.len());
     let wrong = [
         &all.duplicated,
@@ -196,9 +202,8 @@ fn a_router_killed_at_every_point_loses_nothing_and_repeats_no_more_than_it_says
         &all.idempotency,
     ];
     assert!(wrong.iter().all(|found| found.is_empty()), "{all}");
-    assert_repeats_are_bounded(&sink, &deaths);
-    assert_dead_letters(&bed, &dead);
-    assert_balance(&bed, inputs.len(), &dead);
+    assert_dead_letters(bed, &dead);
+    assert_balance(bed, inputs.len(), &dead);
 }
 
 /// What a life delivered and another delivered again is at most what it may have had uncommitted.
@@ -289,6 +294,58 @@ fn assert_balance(bed: &Bed, wanted: usize, dead: &[Input]) {
     );
 }
 
+#[test]
+fn a_router_that_wakes_up_in_a_transaction_after_another_took_over_commits_nothing() {
+    // The offsets are in the transaction: the other one has to wait for the coordinator to give it up.
+    sleep_and_wake("wake-router-commit", "router.after_offsets=stop@3");
+}
+
+#[test]
+fn a_router_that_wakes_up_before_a_request_after_another_took_over_keeps_the_order() {
+    sleep_and_wake("wake-router-send", "router.before_send=stop@300");
+}
+
+fn sleep_and_wake(name: &str, point: &str) {
+    const EVENTS: u64 = 1_000;
+    let sink = destination();
+    let bed = bed(name, &sink);
+    let (address, upstream) = upstream(&bed);
+    let role = |instance| {
+        router(&bed, instance)
+            .with("kafka.consumer.session_timeout_ms", 6_000)
+            .with("kafka.consumer.heartbeat_interval_ms", 1_500)
+    };
+    let sleeper = role("sleeper").start(point);
+    let mut feeds = Feeds::new("z", address);
+    let mut inputs = feeds.post(EVENTS);
+    wait_for("the sleeper to fall asleep", PATIENCE, || {
+        sleeper.is_stopped().then_some(())
+    });
+    let other = role("other").start_ready(PATIENCE);
+    inputs.extend(feeds.post(EVENTS));
+    let mut ledger = Tail::open(&bed.bootstrap, &bed.topic("ledger"));
+    let mut wait_for_the_end = |inputs: &[Input]| {
+        ledger.read_until("the end of every event", PATIENCE, |records| {
+            ended(records) >= inputs.len()
+        });
+    };
+    wait_for_the_end(&inputs);
+    sleeper.signal(Signal::SIGCONT);
+    wait_for("the sleeper to see that it slept", PATIENCE, || {
+        sleeper.log().contains("stood still").then_some(())
+    });
+    inputs.extend(feeds.post(EVENTS));
+    wait_for_the_end(&inputs);
+    for role in [sleeper, other].into_iter().chain(upstream) {
+        let name = role.name.clone();
+        assert!(
+            role.stop(Duration::from_secs(30)).success(),
+            "{name} drained badly"
+        );
+    }
+    assert_kept(&bed, &sink, &inputs, UNCOMMITTED_MAX);
+}
+
 /// Proves that the test above can fail: with progress committed before the delivery, a kill loses what waited, and the
 /// checker says so.
 #[test]
@@ -304,8 +361,8 @@ fn a_router_that_commits_before_it_delivers_is_caught_losing_events() {
     let bed = bed("kill-router-broken", &sink);
     let (address, _upstream) = upstream(&bed);
     let mut feeds = Feeds::new("b", address);
-    let mut broken =
-        router(&bed).start("router.fault.commit_before_delivery=panic,router.after_commit=kill@3");
+    let mut broken = router(&bed, "router")
+        .start("router.fault.commit_before_delivery=panic,router.after_commit=kill@3");
     let mut inputs: Vec<Input> = Vec::new();
     let until = Instant::now() + PATIENCE;
     while !broken.was_killed() {
@@ -317,7 +374,7 @@ fn a_router_that_commits_before_it_delivers_is_caught_losing_events() {
         inputs.extend(feeds.post(200));
     }
     is_mended.store(true, Ordering::SeqCst);
-    let mut mended = router(&bed).start_ready(PATIENCE);
+    let mut mended = router(&bed, "router").start_ready(PATIENCE);
     // One event of every user: once it is delivered, whatever the user had before is delivered or lost.
     let last = feeds.post(200);
     wait_for("the last event of every user", PATIENCE, || {

@@ -318,12 +318,7 @@ fn wakes_up_too_late(name: &str, store: &Store) {
         runtime: &runtime,
     };
     wait_for("the sleeper to fall asleep", PATIENCE, || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.pid())).unwrap();
-        stat.rsplit_once(") ")
-            .unwrap()
-            .1
-            .starts_with('T')
-            .then_some(())
+        sleeper.is_stopped().then_some(())
     });
     let other = bed.role("warehouse", "other").start_ready(PATIENCE);
     source.send(500);

@@ -295,6 +295,12 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Whether it was stopped and waits for SIGCONT.
+    pub fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with('T')
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).unwrap();
