@@ -301,6 +301,36 @@ fn loaded(ledger: &[Record], destination: &str) -> i64 {
     count
 }
 
+/// Every event that was accepted is counted once on each of its ways, and no other.
+fn check_ledger(bed: &Bed, accepted: usize, wanted: usize) {
+    let mut counts: BTreeMap<String, i64> = BTreeMap::new();
+    for record in read_all(&bed.bootstrap, &bed.topic("ledger")) {
+        let entry = decode_ledger(&record.payload).unwrap();
+        for outcome in &entry.outcomes {
+            let words = [
+                entry.stage.as_ref(),
+                outcome.ending.as_ref(),
+                outcome.reason.as_ref(),
+                outcome.destination_id.as_str(),
+            ];
+            let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+            *counts.entry(words.join(" ")).or_default() += outcome.count;
+        }
+    }
+    println!("ledger: {counts:?}");
+    let expected = [
+        ("processor filtered duplicate", accepted - wanted),
+        ("processor forwarded hook", wanted),
+        ("processor forwarded lite", wanted),
+        ("processor forwarded post", wanted),
+        ("router delivered hook", wanted),
+        ("warehouse loaded lite", wanted),
+        ("warehouse loaded post", wanted),
+    ];
+    let expected = expected.map(|(what, n)| (what.to_owned(), i64::try_from(n).unwrap()));
+    assert_eq!(counts, expected.into());
+}
+
 #[test]
 fn every_captured_event_is_at_the_webhook_and_a_row_of_both_warehouses() {
     let Some(captures) = captures() else { return };
@@ -360,6 +390,7 @@ fn every_captured_event_is_at_the_webhook_and_a_row_of_both_warehouses() {
             assert_same(schema, &found, expected.unwrap_or(&Tables::new()));
         }
     });
+    check_ledger(&bed, accepted, wanted);
     for stage in ["processor", "router", "warehouse"] {
         let dead = read_all(&bed.bootstrap, &bed.topic(&format!("dlq.{stage}")));
         assert!(dead.is_empty(), "{} dead letters of {stage}", dead.len());
