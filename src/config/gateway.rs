@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Secret;
 use super::networks::Networks;
+use super::source_transformer::SourceTransformerConfig;
 
 /// HTTP ingestion.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +33,8 @@ pub struct GatewayConfig {
     pub suppression_file: Option<PathBuf>,
     /// Lines of `suppression_file`; a longer file is refused. Default 1000000.
     pub suppressed_users_max: usize,
+    /// RudderStack's transformer service, for webhook sources of other services.
+    pub source_transformer: SourceTransformerConfig,
     /// How many events each source may send.
     pub rate_limit: RateLimitConfig,
     /// Opens `/internal/v1/*` to requests with `X-Sluice-Token: <token>`. Default: these routes are not there.
@@ -41,6 +44,9 @@ pub struct GatewayConfig {
     pub access_log_sample: f64,
     /// Bytes of one request body, as sent and as inflated. Default 4096000, as RudderStack.
     pub body_bytes_max: usize,
+    /// Bytes of a multipart form posted to a webhook source, files and all. What is made of it must fit `body_bytes_max`.
+    /// Default 32 MiB, as RudderStack.
+    pub multipart_bytes_max: usize,
     /// Events of one batch. Default 10000.
     pub batch_events_max: usize,
     /// Objects and arrays inside each other, per event. At most 120: later stages read no deeper. Default 100.
@@ -119,10 +125,12 @@ impl Default for GatewayConfig {
             allow_missing_ids: false,
             suppression_file: None,
             suppressed_users_max: 1_000_000,
+            source_transformer: SourceTransformerConfig::default(),
             rate_limit: RateLimitConfig::default(),
             internal_token: None,
             access_log_sample: 0.0,
             body_bytes_max: 4_096_000,
+            multipart_bytes_max: 32 << 20,
             batch_events_max: 10_000,
             json_depth_max: 100,
             json_values_max: 50_000,
@@ -162,6 +170,12 @@ impl GatewayConfig {
             self.in_flight_bytes_max,
             2 * self.body_bytes_max,
         );
+        at_least("multipart_bytes_max", self.multipart_bytes_max, 1);
+        at_least(
+            "in_flight_bytes_max",
+            self.in_flight_bytes_max,
+            self.multipart_bytes_max,
+        );
         if self.json_depth_max > 120 {
             problems.push(format!(
                 "gateway.json_depth_max: {} is more than the 120 that later stages can read",
@@ -183,6 +197,7 @@ impl GatewayConfig {
         if !(0.0..=1.0).contains(&self.access_log_sample) {
             problems.push("gateway.access_log_sample: must be between 0 and 1".to_owned());
         }
+        self.source_transformer.check(problems);
         self.check_origins(problems);
         if self
             .internal_token

@@ -13,6 +13,7 @@ mod processor;
 pub mod reference;
 mod router;
 mod secret;
+mod source_transformer;
 mod topics;
 mod warehouse;
 mod workspace;
@@ -35,6 +36,7 @@ pub use router::{
     BreakerConfig, DeliveryConfig, DeliveryOverrides, RouterConfig, RouterHttpConfig,
 };
 pub use secret::Secret;
+pub use source_transformer::SourceTransformerConfig;
 pub use topics::TopicsConfig;
 pub use warehouse::{BatchConfig, LoadConfig, ObjectStoreConfig, WarehouseConfig};
 pub use workspace::WorkspaceConfig;

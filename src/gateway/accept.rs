@@ -279,7 +279,16 @@ impl<'a> Exchange<'a> {
         &mut self,
         taken: &mut super::limit::Taken,
     ) -> Result<bytes::Bytes, Refusal> {
-        let cap = self.gateway.config.body_bytes_max;
+        self.read_at_most(self.gateway.config.body_bytes_max, taken)
+            .await
+    }
+
+    /// [`Exchange::read`] with a cap of its own.
+    pub(super) async fn read_at_most(
+        &mut self,
+        cap: usize,
+        taken: &mut super::limit::Taken,
+    ) -> Result<bytes::Bytes, Refusal> {
         let body = body::read(&mut self.body, &self.head.headers, cap, taken).await?;
         self.bytes = body.len();
         self.answering();
@@ -298,9 +307,14 @@ impl<'a> Exchange<'a> {
     }
 
     pub(super) fn count_refusal(&self, refusal: Refusal) {
+        self.count_refused(refusal.code());
+    }
+
+    /// Counts a refusal that is not ours.
+    pub(super) fn count_refused(&self, reason: &str) {
         let source = self.caller.as_ref().map_or("", |c| &c.source.id);
         let refused = &self.gateway.metrics.requests_refused_total;
-        refused.with_label_values(&[source, refusal.code()]).inc();
+        refused.with_label_values(&[source, reason]).inc();
     }
 
     /// Counts an answer and perhaps logs it.

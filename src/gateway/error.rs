@@ -19,6 +19,8 @@ pub enum GatewayError {
     Suppression(String),
     #[error("gateway.tls: {0}")]
     Tls(String),
+    #[error("gateway.source_transformer: {0}")]
+    Transformer(String),
     #[error(transparent)]
     Producer(#[from] KafkaError),
 }
@@ -26,7 +28,9 @@ pub enum GatewayError {
 impl Classify for GatewayError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Listen { .. } | Self::Suppression(_) | Self::Tls(_) => Fault::Fatal,
+            Self::Listen { .. } | Self::Suppression(_) | Self::Tls(_) | Self::Transformer(_) => {
+                Fault::Fatal
+            }
             Self::Producer(error) => error.fault(),
         }
     }
@@ -36,6 +40,7 @@ impl Classify for GatewayError {
             Self::Listen { .. } => "gateway_listen",
             Self::Suppression(_) => "gateway_suppression_file",
             Self::Tls(_) => "gateway_tls",
+            Self::Transformer(_) => "gateway_source_transformer",
             Self::Producer(error) => error.code(),
         }
     }

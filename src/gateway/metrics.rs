@@ -25,6 +25,11 @@ crate::metrics! {
         requests_total: counter["route", "status"],
         /// Seconds from the end of a request's head to its answer, by route.
         request_seconds: histogram["route"],
+        /// Batches of webhook requests sent to the source transformer, by source type and outcome: ok,
+        /// unreachable, timed_out, status, too_large, overloaded, unreadable.
+        source_transformer_batches_total: counter["type", "outcome"],
+        /// Seconds that a batch took at the source transformer, all attempts together, by source type.
+        source_transformer_seconds: histogram["type"],
         /// Open connections.
         connections: gauge[],
         /// Connections turned away at the limit.

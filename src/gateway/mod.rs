@@ -47,6 +47,7 @@ mod suppress;
 #[doc(hidden)]
 pub mod testing;
 mod tls;
+mod transformer;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,6 +74,7 @@ use payload::PayloadBounds;
 use server::{Server, Settings};
 use suppress::Suppression;
 use tls::Tls;
+use transformer::Transformer;
 
 pub use error::GatewayError;
 
@@ -90,6 +92,8 @@ struct Gateway {
     suppression: Arc<Suppression>,
     clock: Arc<dyn Clock>,
     producer: AckProducer,
+    /// For webhook sources of other services.
+    transformer: Option<Transformer>,
     outbox: Outbox,
     budget: Arc<ByteBudget>,
     bounds: PayloadBounds,
@@ -230,7 +234,14 @@ impl Gateway {
         let config = deps.config.gateway.clone();
         let metrics = metrics::register(&deps.metrics);
         let kafka = &deps.config.kafka;
+        let budget = ByteBudget::new(config.in_flight_bytes_max);
         Ok(Self {
+            transformer: Transformer::open(
+                &config.source_transformer,
+                &budget,
+                &metrics,
+                &deps.shutdown,
+            )?,
             directory: Directory::follow(
                 &deps.control,
                 &config.rate_limit,
@@ -254,7 +265,7 @@ impl Gateway {
                     .message_bytes_max
                     .saturating_sub(RECORD_OVERHEAD),
             },
-            budget: ByteBudget::new(config.in_flight_bytes_max),
+            budget,
             bounds: PayloadBounds {
                 event: Bounds {
                     depth: config.json_depth_max,

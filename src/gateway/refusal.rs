@@ -53,6 +53,24 @@ pub(super) enum Refusal {
     NoIdentity,
     #[error("error while marshalling")]
     Unencodable,
+    #[error("error during parsing form")]
+    BadForm,
+    #[error("error during parsing multiform")]
+    BadMultipart,
+    /// The transformer could not be asked.
+    #[error("service unavailable")]
+    TransformerAway,
+    /// The transformer does not know the source's type, for example.
+    #[error("Source Transformer returned non-success statusCode")]
+    TransformerStatus,
+    #[error("invalid format of source transformer response")]
+    TransformerAnswer,
+    #[error("output not found in source transformer response")]
+    TransformerNoOutput,
+    #[error("invalid output format in source transformer response")]
+    TransformerOutput,
+    #[error("failed to read error from source transformer response")]
+    TransformerError,
     /// What waits for Kafka, or is being read, has reached its limit.
     #[error("service unavailable")]
     Overloaded,
@@ -73,7 +91,12 @@ impl Refusal {
             | Self::NotAReplaySource => StatusCode::UNAUTHORIZED,
             Self::SourceDisabled | Self::NotAWebhook => StatusCode::NOT_FOUND,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::BodyUnreadable => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::BodyUnreadable
+            | Self::TransformerStatus
+            | Self::TransformerAnswer
+            | Self::TransformerNoOutput
+            | Self::TransformerOutput
+            | Self::TransformerError => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::InvalidJson
             | Self::TooDeep
@@ -81,8 +104,12 @@ impl Refusal {
             | Self::EmptyBatch
             | Self::NotAnEvent
             | Self::NoIdentity
-            | Self::Unencodable => StatusCode::BAD_REQUEST,
-            Self::Overloaded | Self::NotAcknowledged => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Unencodable
+            | Self::BadForm
+            | Self::BadMultipart => StatusCode::BAD_REQUEST,
+            Self::Overloaded | Self::NotAcknowledged | Self::TransformerAway => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -102,7 +129,7 @@ impl Refusal {
 impl Classify for Refusal {
     fn fault(&self) -> Fault {
         match self {
-            Self::Overloaded | Self::NotAcknowledged => Fault::RETRY,
+            Self::Overloaded | Self::NotAcknowledged | Self::TransformerAway => Fault::RETRY,
             Self::RateLimited { seconds } => Fault::Transient {
                 after: Some(Duration::from_secs(u64::from(*seconds))),
             },
@@ -122,7 +149,14 @@ impl Classify for Refusal {
             | Self::EmptyBatch
             | Self::NotAnEvent
             | Self::NoIdentity
-            | Self::Unencodable => Fault::Permanent,
+            | Self::Unencodable
+            | Self::BadForm
+            | Self::BadMultipart
+            | Self::TransformerStatus
+            | Self::TransformerAnswer
+            | Self::TransformerNoOutput
+            | Self::TransformerOutput
+            | Self::TransformerError => Fault::Permanent,
         }
     }
 
@@ -145,6 +179,14 @@ impl Classify for Refusal {
             Self::NotAnEvent => "not_an_event",
             Self::NoIdentity => "no_identity",
             Self::Unencodable => "unencodable",
+            Self::BadForm => "bad_form",
+            Self::BadMultipart => "bad_multipart",
+            Self::TransformerAway => "transformer_away",
+            Self::TransformerStatus => "transformer_status",
+            Self::TransformerAnswer => "transformer_answer",
+            Self::TransformerNoOutput => "transformer_no_output",
+            Self::TransformerOutput => "transformer_output",
+            Self::TransformerError => "transformer_error",
             Self::Overloaded => "overloaded",
             Self::NotAcknowledged => "not_acknowledged",
         }

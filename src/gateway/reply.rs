@@ -8,6 +8,7 @@ use crate::fault::Classify;
 
 use super::refusal::Refusal;
 use super::select::Receipt;
+use super::transformer::contract::SourceReply;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
@@ -25,6 +26,14 @@ pub(super) fn text(status: StatusCode, body: &'static str) -> Response {
 /// A JSON text.
 pub(super) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
     with(status, JSON, body.into())
+}
+
+/// What a source transformer wants a third party to read.
+pub(super) fn to_source(reply: SourceReply) -> Response {
+    // A type that is none says nothing about the bytes.
+    let content_type = HeaderValue::try_from(reply.content_type)
+        .unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    with(StatusCode::OK, content_type, Body::from(reply.body))
 }
 
 /// A result per event, as asked for by `Sluice-Result: per-event`:

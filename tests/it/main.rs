@@ -13,6 +13,7 @@ mod gateway_inputs;
 mod gateway_kafka_away;
 mod gateway_safety;
 mod gateway_tls;
+mod gateway_webhook;
 mod kafka_consumer;
 mod kafka_producer;
 mod kafka_support;

@@ -1,7 +1,7 @@
 //! Webhook sources: services that post in shapes of their own.
 //!
-//! A source of the definition `webhook` takes any JSON: each object becomes the properties of a track event. Definitions
-//! that need a translation are RudderStack's source transformations.
+//! A source of the definition `webhook` takes any JSON: each object becomes the properties of a track event. Every other
+//! definition is a service that RudderStack's transformer knows; what is posted goes there, and events come back.
 
 use std::time::Instant;
 
@@ -12,12 +12,16 @@ use uuid::Uuid;
 
 use super::super::accept::{Exchange, Key};
 use super::super::json::{Bounds, JsonError, Scanner};
+use super::super::limit::Taken;
 use super::super::payload::PayloadError;
 use super::super::refusal::Refusal;
 use super::super::repair::repair;
 use super::super::routes::Route;
-use super::super::select::{Policy, Receipt};
+use super::super::select::Policy;
+use super::super::transformer::Transformer;
+use super::super::transformer::contract::{self, Outcome, SourceReply};
 use super::super::{Gateway, reply};
+use super::form::{self, Content};
 
 /// Source definitions that take any JSON.
 const GENERIC: [&str; 2] = ["webhook", "webhooksource"];
@@ -25,44 +29,142 @@ const GENERIC: [&str; 2] = ["webhook", "webhooksource"];
 /// Name of the events that such a source makes; RudderStack's.
 const EVENT: &str = "webhook_source_event";
 
+/// What the client is told.
+enum Told {
+    /// Nothing: the request brought no event.
+    Nothing,
+    /// That its events are stored.
+    Stored,
+    /// What the transformer says, after its events were stored if there were any.
+    Reply(SourceReply),
+    /// That the transformer does not take it.
+    Refused(u16, String),
+}
+
 /// `GET` and `POST /v1/webhook`.
 pub(in super::super) async fn webhook(gateway: &Gateway, request: Request) -> Response {
     let began = Instant::now();
     let mut exchange = Exchange::new(gateway, request);
     let response = match take(&mut exchange).await {
-        Ok(None) => reply::text(StatusCode::OK, ""),
-        Ok(Some(_)) => reply::ok(),
+        Ok(Told::Nothing) => reply::text(StatusCode::OK, ""),
+        Ok(Told::Stored) => reply::ok(),
+        Ok(Told::Reply(reply)) => reply::to_source(reply),
+        Ok(Told::Refused(status, error)) => {
+            exchange.count_refused("refused_by_transformer");
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+            reply::error(status, error + "\n")
+        }
         Err(refusal) => exchange.refuse(refusal).await,
     };
     exchange.finish(Route::Webhook, &response, began);
     response
 }
 
-/// `None` for a request that brings no event.
-async fn take(exchange: &mut Exchange<'_>) -> Result<Option<Receipt>, Refusal> {
+async fn take(exchange: &mut Exchange<'_>) -> Result<Told, Refusal> {
     let revision = exchange.authenticate(Key::Webhook)?;
-    if exchange.head.method == Method::GET {
+    let gateway = exchange.gateway;
+    let definition = exchange.caller.as_ref().map(|c| &c.source.definition);
+    let source_type = definition.map_or_else(String::new, |d| d.to_lowercase());
+    let translated = translated(&source_type, gateway.transformer.as_ref());
+    if exchange.head.method == Method::GET
+        && !matches!(&translated, Ok(Some(transformer)) if transformer.takes_get(&source_type))
+    {
         // Services check that an address is there before they post to it.
+        return Ok(Told::Nothing);
+    }
+    let translated = translated?;
+    let mut taken = gateway.budget.taker();
+    let (text, is_form) = content(exchange, &mut taken).await?;
+    match translated {
+        None => {
+            let id = || Uuid::new_v4().to_string();
+            let events = events(&text, gateway.bounds.event, id)?;
+            exchange
+                .store(revision, &events, None, Policy::Whole)
+                .await?;
+            Ok(Told::Stored)
+        }
+        Some(transformer) => {
+            let element = element(exchange, &text, is_form)?;
+            drop((text, taken));
+            let outcome = transformer.translate(&source_type, element).await?;
+            follow(exchange, revision, outcome).await
+        }
+    }
+}
+
+/// The transformer that a source type needs; `None` for one that needs none.
+///
+/// # Errors
+/// [`Refusal::NotAWebhook`] when it needs one and there is none.
+fn translated<'a>(
+    source_type: &str,
+    transformer: Option<&'a Transformer>,
+) -> Result<Option<&'a Transformer>, Refusal> {
+    let plain = source_type.replace([' ', '_', '-'], "");
+    if plain.is_empty() || GENERIC.contains(&plain.as_str()) {
         return Ok(None);
     }
-    let definition = exchange.caller.as_ref().map(|c| {
-        c.source
-            .definition
-            .to_lowercase()
-            .replace([' ', '_', '-'], "")
-    });
-    if !definition.is_some_and(|d| d.is_empty() || GENERIC.contains(&d.as_str())) {
-        return Err(Refusal::NotAWebhook);
+    transformer.map(Some).ok_or(Refusal::NotAWebhook)
+}
+
+/// The body as text, and whether it was made of a form.
+async fn content(
+    exchange: &mut Exchange<'_>,
+    taken: &mut Taken,
+) -> Result<(String, bool), Refusal> {
+    let config = &exchange.gateway.config;
+    let form = match Content::of(&exchange.head.headers) {
+        Content::Text => None,
+        Content::UrlEncoded => {
+            let body = exchange.read(taken).await?;
+            match form::url_encoded(&body)? {
+                Some(form) => Some(form),
+                None => return Ok((repair(&body).into_owned(), false)),
+            }
+        }
+        Content::Multipart(content_type) => {
+            let body = exchange
+                .read_at_most(config.multipart_bytes_max, taken)
+                .await?;
+            Some(form::multipart(&content_type, body).await?)
+        }
+    };
+    let Some(form) = form else {
+        let body = exchange.read(taken).await?;
+        return Ok((repair(&body).into_owned(), false));
+    };
+    if form.len() > config.body_bytes_max {
+        return Err(Refusal::TooLarge);
     }
-    let mut taken = exchange.gateway.budget.taker();
-    let body = exchange.read(&mut taken).await?;
-    let text = events(&repair(&body), exchange.gateway.bounds.event, || {
-        Uuid::new_v4().to_string()
-    })?;
-    exchange
-        .store(revision, &text, None, Policy::Whole)
-        .await
-        .map(Some)
+    Ok((form, true))
+}
+
+fn element(exchange: &Exchange<'_>, text: &str, is_form: bool) -> Result<String, Refusal> {
+    let Some(caller) = &exchange.caller else {
+        return Err(Refusal::NoWriteKeyInQuery);
+    };
+    let callers = exchange.gateway.directory.now();
+    let workspace = &callers.workspace.id;
+    contract::element(&exchange.head, text, is_form, &caller.source, workspace)
+}
+
+/// Does what the transformer says.
+async fn follow(
+    exchange: &mut Exchange<'_>,
+    revision: i64,
+    outcome: Outcome,
+) -> Result<Told, Refusal> {
+    match outcome {
+        Outcome::Refused(status, error) => Ok(Told::Refused(status, error)),
+        Outcome::Reply(reply) => Ok(Told::Reply(reply)),
+        Outcome::Events(batch, reply) => {
+            exchange
+                .store(revision, &batch, None, Policy::Whole)
+                .await?;
+            Ok(reply.map_or(Told::Stored, Told::Reply))
+        }
+    }
 }
 
 /// A batch with an event for the posted object, or one for each object of a posted array. The objects' own text is kept.
