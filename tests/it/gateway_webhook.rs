@@ -24,10 +24,13 @@ const WORKSPACE: &str = r#"{"workspaceId":"ws","sources":[
 /// What the stand-in answers: a status, and the text that it makes of the elements.
 type Answer = dyn Fn(usize, &[Value]) -> (u16, String) + Send + Sync;
 
+/// Path and elements of one request.
+type Asked = (String, Vec<Value>);
+
 /// The stand-in. It ends with the test's runtime.
 struct Transformer {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<(String, Vec<Value>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Transformer {
@@ -77,7 +80,7 @@ impl Transformer {
         .await
     }
 
-    fn asked(&self) -> Vec<(String, Vec<Value>)> {
+    fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }
