@@ -45,7 +45,7 @@ pub struct GatewayConfig {
     /// Bytes of one request body, as sent and as inflated. Default 4096000, as RudderStack.
     pub body_bytes_max: usize,
     /// Bytes of a multipart form posted to a webhook source, files and all. What is made of it must fit `body_bytes_max`.
-    /// Default 32 MiB, as RudderStack.
+    /// Never more than `in_flight_bytes_max`. Default 32 MiB, as RudderStack.
     pub multipart_bytes_max: usize,
     /// Events of one batch. Default 10000.
     pub batch_events_max: usize,
@@ -171,11 +171,6 @@ impl GatewayConfig {
             2 * self.body_bytes_max,
         );
         at_least("multipart_bytes_max", self.multipart_bytes_max, 1);
-        at_least(
-            "in_flight_bytes_max",
-            self.in_flight_bytes_max,
-            self.multipart_bytes_max,
-        );
         if self.json_depth_max > 120 {
             problems.push(format!(
                 "gateway.json_depth_max: {} is more than the 120 that later stages can read",

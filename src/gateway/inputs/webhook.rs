@@ -124,9 +124,9 @@ async fn content(
             }
         }
         Content::Multipart(content_type) => {
-            let body = exchange
-                .read_at_most(config.multipart_bytes_max, taken)
-                .await?;
+            // What could never be had is too large, and no matter of load.
+            let cap = config.multipart_bytes_max.min(config.in_flight_bytes_max);
+            let body = exchange.read_at_most(cap, taken).await?;
             Some(form::multipart(&content_type, body).await?)
         }
     };
