@@ -132,6 +132,8 @@ fn json(form: &impl Serialize) -> Result<String, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -168,6 +170,30 @@ mod tests {
             ("multipart/form-data; boundary=X", &body[..60]),
         ] {
             assert_eq!(made(content_type, body).await, Err(Refusal::BadMultipart));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_json_afterwards_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(Some(form)) = url_encoded(&body) {
+                prop_assert!(serde_json::from_str::<Fields>(&form).is_ok(), "{form}");
+            }
+        }
+
+        #[test]
+        fn a_damaged_form_is_json_afterwards_or_refused(at in 0..160usize, byte: u8, cut in 0..160usize) {
+            let mut body = b"--X\r\nContent-Disposition: form-data; name=\"a\"; filename=\"b\"\r\n\r\n1\r\n\
+                --X\r\nContent-Disposition: form-data; name=\"c\"\r\n\r\n2\r\n--X--\r\n".to_vec();
+            if let Some(place) = body.get_mut(at) {
+                *place = byte;
+            }
+            body.truncate(body.len().saturating_sub(cut % 40));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let made = runtime.block_on(multipart("multipart/form-data; boundary=X", body.into()));
+            if let Ok(form) = made {
+                prop_assert!(serde_json::from_str::<serde_json::Value>(&form).is_ok(), "{form}");
+            }
         }
     }
 }

@@ -223,6 +223,7 @@ fn outcome(element: &RawValue) -> Result<Outcome, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -330,5 +331,16 @@ mod tests {
                 },
             })
         );
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_answer_is_read_or_not_and_nothing_worse(at in 0..90usize, byte: u8) {
+            let mut answer = br#"[{"output":{"batch":[{}]}},{"outputToSource":{"body":"eyJ9"}},{"statusCode":4,"error":"e"}]"#.to_vec();
+            answer[at] = byte;
+            if let Some(answers) = read(&answer, 3) {
+                prop_assert_eq!(answers.len(), 3);
+            }
+        }
     }
 }
