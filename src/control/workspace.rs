@@ -142,6 +142,13 @@ impl Workspace {
         self.by_write_key.get(write_key)
     }
 
+    /// Whether events of this type and name are dropped.
+    pub fn blocks(&self, event_type: &str, event_name: &str) -> bool {
+        !self.blocked_events.is_empty()
+            && event_type.eq_ignore_ascii_case("track")
+            && self.blocked_events.contains(event_name)
+    }
+
     /// A source by id.
     pub fn source(&self, id: &str) -> Option<&Arc<Source>> {
         self.sources.get(id)

@@ -16,6 +16,8 @@ fn envelope() -> Envelope<'static> {
         received_at: 1_700_000_000_123,
         request_ip: "203.0.113.9".into(),
         is_bot: true,
+        bot: r#"{"name":"b"}"#.into(),
+        destination_id: "d".into(),
         replay_count: -1,
         config_revision: i64::MAX,
         event: Cow::Owned(br#"{"type":"track","event":"x","n":1.50}"#.to_vec()),
@@ -75,7 +77,7 @@ fn apache_avro_reads_what_the_hot_path_writes() {
             panic!("{value:?}")
         };
         assert_eq!(fields[4].1, Value::String("Örder ✓".into()));
-        assert_eq!(fields[18].1, Value::Bytes(envelope().event.into_owned()));
+        assert_eq!(fields[20].1, Value::Bytes(envelope().event.into_owned()));
         assert_eq!(decode_envelope(&bytes).unwrap(), envelope());
     }
 }

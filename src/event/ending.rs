@@ -29,6 +29,8 @@ pub enum FilterReason {
     SourceUnknown,
     /// The source has no enabled destination that wants the event.
     NoDestination,
+    /// The event was sent for another destination alone.
+    OtherDestination,
     /// The event's `integrations` object excludes the destination.
     IntegrationsObject,
     /// The destination does not take this event type.
@@ -96,6 +98,7 @@ impl FilterReason {
             Self::Duplicate => "duplicate",
             Self::SourceUnknown => "source_unknown",
             Self::NoDestination => "no_destination",
+            Self::OtherDestination => "other_destination",
             Self::IntegrationsObject => "integrations_object",
             Self::UnsupportedType => "unsupported_type",
             Self::DestinationGone => "destination_gone",

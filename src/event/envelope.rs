@@ -48,11 +48,17 @@ pub struct Envelope<'a> {
     /// Reverse-ETL task run, else empty.
     #[serde(borrow)]
     pub task_run_id: Cow<'a, str>,
+    /// The one destination that the event is for; empty for all that its source feeds.
+    #[serde(borrow)]
+    pub destination_id: Cow<'a, str>,
     /// W3C trace context, else empty.
     #[serde(borrow)]
     pub traceparent: Cow<'a, str>,
     /// The user agent names a bot.
     pub is_bot: bool,
+    /// What an ingestion service found out about a bot, as the JSON object that becomes `context.bot`; else empty.
+    #[serde(borrow)]
+    pub bot: Cow<'a, str>,
     /// Run that replayed this event, empty for an original.
     #[serde(borrow)]
     pub replay_id: Cow<'a, str>,
@@ -90,8 +96,10 @@ impl Envelope<'_> {
             sdk: own(self.sdk),
             job_run_id: own(self.job_run_id),
             task_run_id: own(self.task_run_id),
+            destination_id: own(self.destination_id),
             traceparent: own(self.traceparent),
             is_bot: self.is_bot,
+            bot: own(self.bot),
             replay_id: own(self.replay_id),
             replay_count: self.replay_count,
             config_revision: self.config_revision,

@@ -34,8 +34,8 @@ impl Classify for StampError {
     }
 }
 
-/// Parses the event and adds `type`, `messageId`, `userId`, `anonymousId`, `rudderId`, `request_ip`, and the four times, all
-/// in RudderStack's layout (UTC, three decimals):
+/// Parses the event and adds `type`, `messageId`, `userId`, `anonymousId`, `rudderId`, `request_ip`, of a known bot
+/// `context.isBot` and `context.bot`, and the four times, all in RudderStack's layout (UTC, three decimals):
 ///
 /// | field | from |
 /// |---|---|
@@ -77,7 +77,23 @@ pub fn stamped_event(envelope: &Envelope<'_>) -> Result<Map<String, Value>, Stam
         keep_or(&mut event, name, fallback);
         rewrite(&mut event, name);
     }
+    flag_bot(&mut event, &envelope.bot);
     Ok(event)
+}
+
+/// A bot that only the user agent tells of is not flagged, as in RudderStack: that is a guess, counted and no more.
+fn flag_bot(event: &mut Map<String, Value>, bot: &str) {
+    let Ok(Value::Object(bot)) = serde_json::from_str(bot) else {
+        return;
+    };
+    let context = event
+        .entry("context")
+        .or_insert_with(|| Value::Object(Map::new()));
+    // A context that is something else is the client's own affair.
+    if let Value::Object(context) = context {
+        context.insert("isBot".to_owned(), Value::Bool(true));
+        context.insert("bot".to_owned(), Value::Object(bot));
+    }
 }
 
 fn keep_or(event: &mut Map<String, Value>, name: &str, fallback: &str) {
@@ -186,6 +202,30 @@ mod tests {
         assert_eq!(times(in_batch, "")[3], "2023-11-14T22:13:20.000Z");
         let odd = r#"{"originalTimestamp":"yesterday","sentAt":7}"#;
         assert_eq!(times(odd, "")[1..], ["yesterday", received, received]);
+    }
+
+    #[test]
+    fn a_bot_that_was_looked_up_is_flagged_and_one_that_only_looks_like_it_is_not() {
+        let found = Envelope {
+            bot: r#"{"name":"Googlebot"}"#.into(),
+            is_bot: true,
+            ..envelope(r#"{"context":{"ip":"1.1.1.1"}}"#)
+        };
+        let context = &stamped_event(&found).unwrap()["context"];
+        assert_eq!(
+            *context,
+            serde_json::json!({"ip": "1.1.1.1", "isBot": true, "bot": {"name": "Googlebot"}})
+        );
+        let none = Envelope {
+            event: br#"{"context":7}"#.into(),
+            ..found.clone()
+        };
+        assert_eq!(stamped_event(&none).unwrap()["context"], 7);
+        let guessed = Envelope {
+            bot: "".into(),
+            ..found
+        };
+        assert!(stamped_event(&guessed).unwrap()["context"]["isBot"].is_null());
     }
 
     #[test]

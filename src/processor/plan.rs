@@ -1,8 +1,8 @@
 //! Where one event goes: a pure decision over an envelope and a workspace. No clock, no metrics, no I/O.
 //!
-//! RudderStack's order of rules: blocked event names end an event for everybody; then, per connected destination, the
-//! client's `integrations` object, the user's consent, and the event types that the destination takes. Duplicates are not
-//! decided here but where the order of events is fixed, see [`super::dedup`].
+//! RudderStack's order of rules: blocked event names end an event for everybody; then, per connected destination, whether it
+//! was sent for another one alone, the client's `integrations` object, the user's consent, and the event types that the
+//! destination takes. Duplicates are not decided here but where the order of events is fixed, see [`super::dedup`].
 
 use smallvec::SmallVec;
 
@@ -82,6 +82,9 @@ fn filter(
     target: TargetId,
 ) -> Option<FilterReason> {
     let target = routes.target(target);
+    if !envelope.destination_id.is_empty() && *envelope.destination_id != *target.destination_id {
+        return Some(FilterReason::OtherDestination);
+    }
     if !look.selection.wants(&target.display_name) {
         return Some(FilterReason::IntegrationsObject);
     }
@@ -174,6 +177,15 @@ mod tests {
             let found: Vec<&str> = found.into_values().collect();
             assert_eq!(found, expected, "{kind} {event}");
         }
+    }
+
+    #[test]
+    fn an_event_that_was_sent_for_one_destination_goes_to_no_other() {
+        let routes = routes();
+        let mut event = envelope("web", "track", "", "{}");
+        event.destination_id = "hook".into();
+        let found: Vec<_> = ways(&routes, plan(&event, &routes)).into_values().collect();
+        assert_eq!(found, ["goes", "other_destination", "other_destination"]);
     }
 
     #[test]
