@@ -39,6 +39,8 @@ pub struct GatewayConfig {
     pub rate_limit: RateLimitConfig,
     /// Opens `/internal/v1/*` to requests with `X-Sluice-Token: <token>`. Default: these routes are not there.
     pub internal_token: Option<Secret>,
+    /// Whether `/internal/v1/retl` must name a destination in `X-Rudder-Destination-Id`. Default false, as RudderStack.
+    pub retl_destination_required: bool,
     /// Part of the requests that are written to the access log (target `sluice::access`), from 0 to 1. Refused ones
     /// are sampled alike. Default 0.
     pub access_log_sample: f64,
@@ -128,6 +130,7 @@ impl Default for GatewayConfig {
             source_transformer: SourceTransformerConfig::default(),
             rate_limit: RateLimitConfig::default(),
             internal_token: None,
+            retl_destination_required: false,
             access_log_sample: 0.0,
             body_bytes_max: 4_096_000,
             multipart_bytes_max: 32 << 20,

@@ -9,6 +9,7 @@ use axum::response::Response;
 use http::StatusCode;
 use http::request::Parts;
 
+use crate::control::Workspace;
 use crate::fault::Classify;
 
 use super::body;
@@ -43,7 +44,7 @@ pub(super) enum Key {
     HeaderOrBody,
     /// `?writeKey=`, else `Authorization: Basic`; for webhook sources only.
     Webhook,
-    /// `X-Rudder-Source-Id`, behind the internal token.
+    /// `X-Rudder-Source-Id`, with `X-Rudder-Destination-Id` when it is for one destination only; behind the internal token.
     SourceId,
     /// `X-Rudder-Source-Id` of a replay source, behind the internal token.
     ReplaySourceId,
@@ -139,6 +140,10 @@ async fn take(
             caller,
             revision,
             head: &exchange.head,
+            destination_id: match input.key {
+                Key::SourceId => auth::destination_id(&exchange.head.headers).unwrap_or_default(),
+                _ => "",
+            },
         };
         send::send(&context, &payload, kind, policy)?
     };
@@ -161,6 +166,22 @@ fn enabled(caller: &Caller) -> Result<(), Refusal> {
         Ok(())
     } else {
         Err(Refusal::SourceDisabled)
+    }
+}
+
+/// Whether a request may be for the destination that it names.
+fn destination(workspace: &Workspace, id: Option<&str>, required: bool) -> Result<(), Refusal> {
+    let Some(id) = id else {
+        return if required {
+            Err(Refusal::NoDestinationId)
+        } else {
+            Ok(())
+        };
+    };
+    match workspace.destination(id) {
+        None => Err(Refusal::UnknownDestination),
+        Some(destination) if !destination.enabled => Err(Refusal::DestinationDisabled),
+        Some(_) => Ok(()),
     }
 }
 
@@ -234,6 +255,10 @@ impl<'a> Exchange<'a> {
         };
         self.caller = Some(Arc::clone(caller));
         enabled(caller)?;
+        if key == Key::SourceId {
+            let required = self.gateway.config.retl_destination_required;
+            destination(&callers.workspace, auth::destination_id(headers), required)?;
+        }
         Ok(revision)
     }
 
@@ -261,6 +286,7 @@ impl<'a> Exchange<'a> {
                 caller,
                 revision,
                 head: &self.head,
+                destination_id: "",
             };
             send::send(&context, &payload, kind, policy)?
         };

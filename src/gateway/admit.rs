@@ -23,10 +23,14 @@ pub(super) struct Arrival<'a> {
     pub(super) sent_at: Cow<'a, str>,
     pub(super) job_run_id: Cow<'a, str>,
     pub(super) task_run_id: Cow<'a, str>,
+    /// The one destination that the events are for; empty for all.
+    pub(super) destination_id: &'a str,
     pub(super) traceparent: &'a str,
     /// The `AnonymousId` request header, the last resort of the ordering key.
     pub(super) anonymous_header: &'a str,
     pub(super) is_bot: bool,
+    /// What is known of the bot, as a JSON object; else empty.
+    pub(super) bot: Cow<'a, str>,
 }
 
 /// What the operator decided about events.
@@ -70,7 +74,7 @@ pub(super) fn admit<'a>(
         // Two equal events without an id are two events, as in RudderStack; an id made of the content would make them one.
         message_id = Cow::Owned(Uuid::new_v4().hyphenated().to_string());
     }
-    let event_name = if event_type == "track" {
+    let event_name = if event_type.eq_ignore_ascii_case("track") {
         text(event.name)
     } else {
         Cow::Borrowed("")
@@ -89,8 +93,10 @@ pub(super) fn admit<'a>(
         sdk: sdk(event),
         job_run_id: arrival.job_run_id.clone(),
         task_run_id: arrival.task_run_id.clone(),
+        destination_id: Cow::Borrowed(arrival.destination_id),
         traceparent: Cow::Borrowed(arrival.traceparent),
         is_bot: arrival.is_bot,
+        bot: arrival.bot.clone(),
         replay_id: Cow::Borrowed(""),
         replay_count: 0,
         config_revision: arrival.config_revision,
@@ -128,7 +134,7 @@ fn number(raw: &str) -> Cow<'_, str> {
 }
 
 /// Text that names somebody or something: sanitised and trimmed.
-fn identity(scalar: Scalar<'_>) -> Cow<'_, str> {
+pub(super) fn identity(scalar: Scalar<'_>) -> Cow<'_, str> {
     let text = text(scalar);
     let bytes = text.as_bytes();
     let edge = |byte: Option<&u8>| byte.is_some_and(|b| *b == b' ');

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, header};
 
 use crate::config::Networks;
+use crate::event::headers::TRACEPARENT;
 
 /// Job run of reverse ETL.
 pub(super) const JOB_RUN: &str = "x-rudder-job-run-id";
@@ -77,7 +78,11 @@ pub(super) fn is_bot(headers: &HeaderMap) -> bool {
 
 /// The request's W3C trace context; empty when there is none or it is malformed.
 pub(super) fn traceparent(headers: &HeaderMap) -> &str {
-    let value = text(headers, "traceparent");
+    w3c(text(headers, TRACEPARENT))
+}
+
+/// `value` when it is a W3C trace context, else empty.
+pub(super) fn w3c(value: &str) -> &str {
     let mut parts = value.split('-');
     let hex = |part: Option<&str>, len: usize| {
         part.is_some_and(|p| {

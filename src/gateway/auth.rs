@@ -6,6 +6,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, header};
 
+/// The source that reverse ETL and replays name.
+pub(super) const SOURCE_ID: &str = "x-rudder-source-id";
+/// The one destination that reverse ETL sends for.
+pub(super) const DESTINATION_ID: &str = "x-rudder-destination-id";
+/// The internal token.
+pub(super) const TOKEN: &str = "x-sluice-token";
+
 /// The user name of `Authorization: Basic …`; the password is not looked at. `None` when there is no such header, when it
 /// is not what RFC 7617 says, or when the name is empty.
 pub(super) fn write_key_in_header(headers: &HeaderMap) -> Option<String> {
@@ -32,15 +39,22 @@ pub(super) fn write_key_in_query(query: Option<&str>) -> Option<Cow<'_, str>> {
 
 /// `X-Rudder-Source-Id`.
 pub(super) fn source_id(headers: &HeaderMap) -> Option<&str> {
-    let id = headers.get("x-rudder-source-id")?.to_str().ok()?;
+    id(headers, SOURCE_ID)
+}
+
+/// `X-Rudder-Destination-Id`.
+pub(super) fn destination_id(headers: &HeaderMap) -> Option<&str> {
+    id(headers, DESTINATION_ID)
+}
+
+fn id<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let id = headers.get(name)?.to_str().ok()?;
     Some(id).filter(|id| !id.is_empty())
 }
 
 /// Whether the request carries the internal token. Compares every byte, so that the time it takes tells nothing.
 pub(super) fn has_token(headers: &HeaderMap, token: &str) -> bool {
-    let given = headers
-        .get("x-sluice-token")
-        .map_or(&b""[..], |v| v.as_bytes());
+    let given = headers.get(TOKEN).map_or(&b""[..], |v| v.as_bytes());
     let differing = given
         .iter()
         .zip(token.as_bytes())

@@ -17,6 +17,8 @@ crate::metrics! {
         events_accepted_total: counter["source"],
         /// Events of suppressed users, answered with 200 and dropped, by source.
         events_suppressed_total: counter["source"],
+        /// Events answered with 200 and not kept, by source and reason: event_blocked, bot.
+        events_dropped_total: counter["source", "reason"],
         /// Bytes of accepted events, as the clients wrote them, by source.
         event_bytes_total: counter["source"],
         /// Requests that were not answered with 200, by source (empty when it is not known) and reason.

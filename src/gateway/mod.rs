@@ -33,6 +33,7 @@ mod json;
 mod limit;
 mod log;
 pub mod metrics;
+mod openapi;
 mod outbox;
 mod payload;
 mod refusal;

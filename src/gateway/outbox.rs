@@ -69,6 +69,11 @@ impl Outgoing<'_> {
             anonymous_header,
             &envelope.message_id,
         );
+        self.push_keyed(envelope, key)
+    }
+
+    /// Encodes one event under a key of its sender's.
+    pub(super) fn push_keyed(&mut self, envelope: &Envelope<'_>, key: &str) -> Result<(), Refusal> {
         let from = self.buffer.len();
         self.buffer.extend_from_slice(key.as_bytes());
         let middle = self.buffer.len();
@@ -88,16 +93,17 @@ impl Outgoing<'_> {
         Ok(())
     }
 
-    /// Queues every record as part of `batch`.
-    pub(super) fn send(
+    /// Queues every record as part of `batch`; `traceparent` gives the trace context of each by its number.
+    pub(super) fn send<'t>(
         &self,
         producer: &AckProducer,
         batch: &kafka::Batch,
-        traceparent: &str,
+        traceparent: impl Fn(usize) -> &'t str,
     ) -> Result<(), Refusal> {
-        let header = [(crate::event::headers::TRACEPARENT, traceparent.as_bytes())];
-        let headers = Headers::Borrowed(if traceparent.is_empty() { &[] } else { &header });
-        for (key, payload) in self.records() {
+        for (number, (key, payload)) in self.records().enumerate() {
+            let trace = traceparent(number).as_bytes();
+            let header = [(crate::event::headers::TRACEPARENT, trace)];
+            let headers = Headers::Borrowed(if trace.is_empty() { &[] } else { &header });
             let record = RecordRef {
                 headers,
                 ..RecordRef::new(&self.outbox.topic, key, payload)

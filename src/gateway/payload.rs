@@ -124,7 +124,8 @@ fn elements<'a>(
     }
 }
 
-fn event<'a>(
+/// Reads one element; `write_key` takes the member of that name.
+pub(super) fn event<'a>(
     scanner: &mut Scanner<'a>,
     mut write_key: Option<&mut Scalar<'a>>,
 ) -> Result<Event<'a>, JsonError> {

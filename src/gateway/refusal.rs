@@ -28,6 +28,12 @@ pub(super) enum Refusal {
     NotAReplaySource,
     #[error("source is disabled")]
     SourceDisabled,
+    #[error("failed to read destination id from header")]
+    NoDestinationId,
+    #[error("invalid destination id")]
+    UnknownDestination,
+    #[error("destination is disabled")]
+    DestinationDisabled,
     #[error("source does not accept webhook events")]
     NotAWebhook,
     /// The source has sent more than it may; it may go on in so many seconds.
@@ -51,6 +57,8 @@ pub(super) enum Refusal {
     NotAnEvent,
     #[error("request neither has anonymousId nor userId")]
     NoIdentity,
+    #[error("missing required fields stream in message")]
+    IncompleteMessage,
     #[error("error while marshalling")]
     Unencodable,
     #[error("error during parsing form")]
@@ -89,7 +97,9 @@ impl Refusal {
             | Self::NoSourceId
             | Self::UnknownSource
             | Self::NotAReplaySource => StatusCode::UNAUTHORIZED,
-            Self::SourceDisabled | Self::NotAWebhook => StatusCode::NOT_FOUND,
+            Self::SourceDisabled | Self::DestinationDisabled | Self::NotAWebhook => {
+                StatusCode::NOT_FOUND
+            }
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyUnreadable
             | Self::TransformerStatus
@@ -98,12 +108,15 @@ impl Refusal {
             | Self::TransformerOutput
             | Self::TransformerError => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::InvalidJson
+            Self::NoDestinationId
+            | Self::UnknownDestination
+            | Self::InvalidJson
             | Self::TooDeep
             | Self::TooManyValues
             | Self::EmptyBatch
             | Self::NotAnEvent
             | Self::NoIdentity
+            | Self::IncompleteMessage
             | Self::Unencodable
             | Self::BadForm
             | Self::BadMultipart => StatusCode::BAD_REQUEST,
@@ -140,6 +153,9 @@ impl Classify for Refusal {
             | Self::UnknownSource
             | Self::NotAReplaySource
             | Self::SourceDisabled
+            | Self::NoDestinationId
+            | Self::UnknownDestination
+            | Self::DestinationDisabled
             | Self::NotAWebhook
             | Self::BodyUnreadable
             | Self::TooLarge
@@ -149,6 +165,7 @@ impl Classify for Refusal {
             | Self::EmptyBatch
             | Self::NotAnEvent
             | Self::NoIdentity
+            | Self::IncompleteMessage
             | Self::Unencodable
             | Self::BadForm
             | Self::BadMultipart
@@ -168,6 +185,9 @@ impl Classify for Refusal {
             Self::UnknownSource => "unknown_source",
             Self::NotAReplaySource => "not_a_replay_source",
             Self::SourceDisabled => "source_disabled",
+            Self::NoDestinationId => "no_destination_id",
+            Self::UnknownDestination => "unknown_destination",
+            Self::DestinationDisabled => "destination_disabled",
             Self::NotAWebhook => "not_a_webhook",
             Self::RateLimited { .. } => "rate_limited",
             Self::BodyUnreadable => "body_unreadable",
@@ -178,6 +198,7 @@ impl Classify for Refusal {
             Self::EmptyBatch => "empty_batch",
             Self::NotAnEvent => "not_an_event",
             Self::NoIdentity => "no_identity",
+            Self::IncompleteMessage => "incomplete_message",
             Self::Unencodable => "unencodable",
             Self::BadForm => "bad_form",
             Self::BadMultipart => "bad_multipart",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -10,6 +11,7 @@ use axum::routing::{MethodRouter, get, post};
 use http::{StatusCode, Uri};
 
 use super::accept::{self, Answer, Input, Key, Shape};
+use super::openapi::{self, Part};
 use super::{Gateway, auth, inputs, reply, status};
 
 /// The routes that take events, by the word that names them in metrics.
@@ -33,11 +35,12 @@ pub(super) enum Route {
     Extract,
     Retl,
     Replay,
+    Stream,
 }
 
 impl Route {
     /// Every route that takes events, in the order of declaration.
-    pub(super) const ALL: [Route; 18] = [
+    pub(super) const ALL: [Route; 19] = [
         Self::Identify,
         Self::Track,
         Self::Page,
@@ -56,6 +59,7 @@ impl Route {
         Self::Extract,
         Self::Retl,
         Self::Replay,
+        Self::Stream,
     ];
 
     /// Word in metrics and logs.
@@ -79,6 +83,7 @@ impl Route {
             Self::Extract => "extract",
             Self::Retl => "retl",
             Self::Replay => "replay",
+            Self::Stream => "internal_batch",
         }
     }
 
@@ -92,145 +97,219 @@ impl Route {
     }
 }
 
-/// All of them.
-pub(super) fn router(gateway: Arc<Gateway>) -> Router {
+/// What answers at a path. [`super::openapi`] describes each.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Endpoint {
+    /// Takes events.
+    Events(Input),
+    /// Takes an event in its query and answers with an image.
+    Pixel(Route),
+    /// Takes what services post in shapes of their own.
+    Webhook,
+    /// Takes what an ingestion service played in.
+    Stream,
+    /// Takes the metrics of Segment's browser client about itself, and drops them.
+    SegmentMetrics,
+    /// What Segment's browser client asks before it sends anything.
+    SegmentSettings,
+    /// What RudderStack's browser client asks before it sends anything.
+    SourceConfig,
+    ClusterInfo,
+    Health,
+    Version,
+    Robots,
+    /// The description of all paths.
+    OpenApi(Part),
+}
+
+/// A path and what answers there.
+pub(super) type Place = (&'static str, Endpoint);
+
+/// What anybody may ask for.
+pub(super) const PUBLIC: &[Place] = {
     use Answer::{Segment, Text};
+    use Endpoint as E;
     use Route as R;
-    let router = Router::new()
-        .route(
+    &[
+        (
             "/v1/identify",
             events(R::Identify, Key::Header, Shape::One, Text),
-        )
-        .route("/v1/track", events(R::Track, Key::Header, Shape::One, Text))
-        .route("/v1/page", events(R::Page, Key::Header, Shape::One, Text))
-        .route(
+        ),
+        ("/v1/track", events(R::Track, Key::Header, Shape::One, Text)),
+        ("/v1/page", events(R::Page, Key::Header, Shape::One, Text)),
+        (
             "/v1/screen",
             events(R::Screen, Key::Header, Shape::One, Text),
-        )
-        .route("/v1/group", events(R::Group, Key::Header, Shape::One, Text))
-        .route("/v1/alias", events(R::Alias, Key::Header, Shape::One, Text))
-        .route("/v1/merge", events(R::Merge, Key::Header, Shape::One, Text))
-        .route(
+        ),
+        ("/v1/group", events(R::Group, Key::Header, Shape::One, Text)),
+        ("/v1/alias", events(R::Alias, Key::Header, Shape::One, Text)),
+        ("/v1/merge", events(R::Merge, Key::Header, Shape::One, Text)),
+        (
             "/v1/audiencelist",
             events(R::AudienceList, Key::Header, Shape::One, Text),
-        )
-        .route(
+        ),
+        (
             "/v1/batch",
             events(R::Batch, Key::Header, Shape::Batch, Text),
-        )
-        .route(
+        ),
+        (
             "/v1/import",
             events(R::Import, Key::Header, Shape::Import, Text),
-        )
-        .route(
+        ),
+        (
             "/beacon/v1/batch",
             events(R::Beacon, Key::Query, Shape::Batch, Text),
-        )
-        .route("/pixel/v1/track", pixel(R::PixelTrack))
-        .route("/pixel/v1/page", pixel(R::PixelPage))
-        .route("/v1/webhook", get(webhook).post(webhook))
+        ),
+        ("/pixel/v1/track", E::Pixel(R::PixelTrack)),
+        ("/pixel/v1/page", E::Pixel(R::PixelPage)),
+        ("/v1/webhook", E::Webhook),
         // Segment's browser client.
-        .route(
+        (
             "/v1/i",
             events(R::Identify, Key::HeaderOrBody, Shape::One, Segment),
-        )
-        .route(
+        ),
+        (
             "/v1/t",
             events(R::Track, Key::HeaderOrBody, Shape::One, Segment),
-        )
-        .route(
+        ),
+        (
             "/v1/p",
             events(R::Page, Key::HeaderOrBody, Shape::One, Segment),
-        )
-        .route(
+        ),
+        (
             "/v1/s",
             events(R::Screen, Key::HeaderOrBody, Shape::One, Segment),
-        )
-        .route(
+        ),
+        (
             "/v1/g",
             events(R::Group, Key::HeaderOrBody, Shape::One, Segment),
-        )
-        .route(
+        ),
+        (
             "/v1/a",
             events(R::Alias, Key::HeaderOrBody, Shape::One, Segment),
-        )
-        .route(
+        ),
+        (
             "/v1/b",
             events(R::SegmentBatch, Key::HeaderOrBody, Shape::Batch, Segment),
-        )
-        .route("/v1/m", post(inputs::segment::metrics))
-        .route("/v1/projects/{write_key}/settings", get(segment_settings))
+        ),
+        ("/v1/m", E::SegmentMetrics),
+        ("/v1/projects/{write_key}/settings", E::SegmentSettings),
         // RudderStack's browser SDK.
-        .route("/sourceConfig", get(source_config))
-        .route("/cluster-info", get(status::cluster_info))
-        .route("/health", get(status::health))
-        .route("/", get(status::health))
-        .route("/version", get(status::version))
-        .route("/robots.txt", get(status::robots));
+        ("/sourceConfig", E::SourceConfig),
+        ("/cluster-info", E::ClusterInfo),
+        ("/health", E::Health),
+        ("/", E::Health),
+        ("/version", E::Version),
+        ("/robots.txt", E::Robots),
+        ("/openapi.json", E::OpenApi(Part::Public)),
+    ]
+};
+
+/// What is there only for those who have the token, below [`INTERNAL_ROOT`].
+pub(super) const INTERNAL: &[Place] = {
+    use Answer::Text;
+    use Endpoint as E;
+    use Route as R;
+    &[
+        (
+            "/extract",
+            events(R::Extract, Key::Header, Shape::One, Text),
+        ),
+        (
+            "/audiencelist",
+            events(R::AudienceList, Key::Header, Shape::One, Text),
+        ),
+        ("/retl", events(R::Retl, Key::SourceId, Shape::Batch, Text)),
+        (
+            "/replay",
+            events(R::Replay, Key::ReplaySourceId, Shape::Batch, Text),
+        ),
+        ("/batch", E::Stream),
+        ("/openapi.json", E::OpenApi(Part::All)),
+    ]
+};
+
+/// Where [`INTERNAL`] is.
+pub(super) const INTERNAL_ROOT: &str = "/internal/v1";
+
+const fn events(route: Route, key: Key, shape: Shape, answer: Answer) -> Endpoint {
+    Endpoint::Events(Input {
+        route,
+        key,
+        shape,
+        answer,
+    })
+}
+
+/// All of them.
+pub(super) fn router(gateway: Arc<Gateway>) -> Router {
     // As in RudderStack, internal routes are not there at all unless they are asked for.
     let router = match gateway.config.internal_token {
-        Some(_) => router.nest("/internal/v1", internal(&gateway)),
-        None => router,
+        Some(_) => mount(PUBLIC).nest(
+            INTERNAL_ROOT,
+            mount(INTERNAL).layer(middleware::from_fn_with_state(Arc::clone(&gateway), token)),
+        ),
+        None => mount(PUBLIC),
     };
     router
         .fallback(|| async { not_found() })
         .with_state(gateway)
 }
 
-/// Behind the token.
-fn internal(gateway: &Arc<Gateway>) -> Router<Shared> {
-    use Answer::Text;
-    use Route as R;
-    Router::new()
-        .route(
-            "/extract",
-            events(R::Extract, Key::Header, Shape::One, Text),
-        )
-        .route(
-            "/audiencelist",
-            events(R::AudienceList, Key::Header, Shape::One, Text),
-        )
-        .route("/retl", events(R::Retl, Key::SourceId, Shape::Batch, Text))
-        .route(
-            "/replay",
-            events(R::Replay, Key::ReplaySourceId, Shape::Batch, Text),
-        )
-        .layer(middleware::from_fn_with_state(Arc::clone(gateway), token))
-}
-
 type Shared = Arc<Gateway>;
 
-fn events(route: Route, key: Key, shape: Shape, answer: Answer) -> MethodRouter<Shared> {
-    let input = Input {
-        route,
-        key,
-        shape,
-        answer,
-    };
-    post(
-        move |State(gateway): State<Shared>, request: Request| async move {
-            accept::accept(&gateway, input, request).await
-        },
-    )
+fn mount(places: &[Place]) -> Router<Shared> {
+    places
+        .iter()
+        .fold(Router::new(), |router, (path, endpoint)| {
+            router.route(path, endpoint.handler())
+        })
 }
 
-fn pixel(route: Route) -> MethodRouter<Shared> {
-    get(
-        move |State(gateway): State<Shared>, request: Request| async move {
-            inputs::pixel::pixel(&gateway, route, request).await
-        },
-    )
+impl Endpoint {
+    fn handler(self) -> MethodRouter<Shared> {
+        match self {
+            Self::Events(input) => post(
+                move |State(gateway): State<Shared>, request: Request| async move {
+                    accept::accept(&gateway, input, request).await
+                },
+            ),
+            Self::Pixel(route) => get(
+                move |State(gateway): State<Shared>, request: Request| async move {
+                    inputs::pixel::pixel(&gateway, route, request).await
+                },
+            ),
+            Self::Webhook => get(webhook).post(webhook),
+            Self::Stream => post(stream),
+            Self::SegmentMetrics => post(inputs::segment::metrics),
+            Self::SegmentSettings => get(segment_settings),
+            Self::SourceConfig => get(source_config),
+            Self::ClusterInfo => get(status::cluster_info),
+            Self::Health => get(status::health),
+            Self::Version => get(status::version),
+            Self::Robots => get(status::robots),
+            Self::OpenApi(part) => {
+                get(move || async move { reply::json(StatusCode::OK, openapi::document(part)) })
+            }
+        }
+    }
 }
 
 async fn webhook(State(gateway): State<Shared>, request: Request) -> Response {
     inputs::webhook::webhook(&gateway, request).await
 }
 
+async fn stream(State(gateway): State<Shared>, request: Request) -> Response {
+    inputs::stream::stream(&gateway, request).await
+}
+
 async fn segment_settings(
     State(gateway): State<Shared>,
-    Path(write_key): Path<String>,
+    write_key: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Response {
+    // What is no text is no key either.
+    let write_key = write_key.map(|Path(key)| key).unwrap_or_default();
     inputs::segment::settings(&gateway, &write_key, request).await
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Context<'a> {
     /// Of the configuration that the caller was found in.
     pub(super) revision: i64,
     pub(super) head: &'a Parts,
+    /// The one destination that the request is for; empty for all.
+    pub(super) destination_id: &'a str,
 }
 
 /// Records on their way to Kafka.
@@ -67,7 +69,7 @@ pub(super) fn send<'a>(
             context.caller.within_limit(receipt.accepted, now)?;
         }
         let batch = kafka::Batch::new();
-        outgoing.send(&gateway.producer, &batch, arrival.traceparent)?;
+        outgoing.send(&gateway.producer, &batch, |_| arrival.traceparent)?;
         Ok(Sent {
             batch,
             caller: Arc::clone(context.caller),
@@ -88,17 +90,25 @@ pub(super) async fn acknowledged(gateway: &Gateway, sent: Sent) -> Result<Receip
         receipt,
         bytes,
     } = sent;
-    let deadline = kafka::deadline(gateway.config.ack_deadline());
-    batch.wait(deadline).await.map_err(|error| {
-        tracing::debug!(%error, source.id = caller.source.id, "events not acknowledged");
-        Refusal::from(&error)
-    })?;
+    wait(gateway, batch).await?;
     caller.accepted.inc_by(receipt.accepted);
     caller.bytes.inc_by(bytes);
     if receipt.suppressed > 0 {
         caller.suppressed.inc_by(receipt.suppressed);
     }
     Ok(receipt)
+}
+
+/// Waits until every in-sync replica has the records of `batch`.
+///
+/// # Errors
+/// When Kafka did not say so in time.
+pub(super) async fn wait(gateway: &Gateway, batch: kafka::Batch) -> Result<(), Refusal> {
+    let deadline = kafka::deadline(gateway.config.ack_deadline());
+    batch.wait(deadline).await.map_err(|error| {
+        tracing::debug!(%error, "events not acknowledged");
+        Refusal::from(&error)
+    })
 }
 
 fn arrival_of<'a>(context: &Context<'a>, payload: &Payload<'a>) -> Arrival<'a> {
@@ -131,8 +141,11 @@ fn arrival_of<'a>(context: &Context<'a>, payload: &Payload<'a>) -> Arrival<'a> {
             arrival::text(headers, arrival::TASK_RUN),
             first.map(|e| admit::text(e.task_run_id)),
         ),
+        // Whether it may be named was asked when the caller was found.
+        destination_id: context.destination_id,
         traceparent: arrival::traceparent(headers),
         anonymous_header: arrival::text(headers, arrival::ANONYMOUS_ID),
         is_bot: arrival::is_bot(headers),
+        bot: Cow::Borrowed(""),
     }
 }

@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::{Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -24,11 +24,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
+use super::arrival;
 use super::connection::{Connection, Patience, Phase, Watched};
 use super::cors::Cors;
 use super::metrics::GatewayMetrics;
 use super::routes;
 use super::tls::Tls;
+use crate::event::headers::TRACEPARENT;
 
 /// What the listener needs to know.
 #[derive(Debug, Clone)]
@@ -252,6 +254,7 @@ async fn answer(
         return Ok(response);
     }
     let origin = request.headers().get(header::ORIGIN).cloned();
+    let trace = trace(request.headers());
     let mut request = request.map(Body::new);
     routes::normalise_path(&mut request);
     request.extensions_mut().insert(Arc::clone(&connection));
@@ -259,6 +262,18 @@ async fn answer(
     settings
         .cors
         .decorate(origin.as_ref(), response.headers_mut());
+    if let Some(trace) = trace {
+        let name = HeaderName::from_static(TRACEPARENT);
+        response.headers_mut().insert(name, trace);
+    }
     connection.enter(Phase::Idle);
     Ok(response)
+}
+
+/// The client's trace context, which its answer brings back. A client that sends none gets none: nobody would know it, and
+/// each of its events would carry it to the end.
+fn trace(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(TRACEPARENT)?;
+    let valid = value.to_str().is_ok_and(|v| !arrival::w3c(v).is_empty());
+    valid.then(|| value.clone())
 }

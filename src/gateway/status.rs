@@ -10,16 +10,16 @@ use super::Gateway;
 use super::reply;
 use crate::clock::rfc3339_ms;
 
+/// Why no events can be taken.
+pub(super) const AWAY: &str = "Cannot connect to Kafka";
+pub(super) const DRAINING: &str = "draining";
+
 /// `GET /health`: 200 while events can be taken, 503 while Kafka is away or the gateway drains.
 pub(super) async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
     let draining = gateway.shutdown.is_begun();
     if draining || !gateway.producer.healthy() {
-        let reason = if draining {
-            "draining"
-        } else {
-            "Cannot connect to Kafka"
-        };
-        return reply::error(StatusCode::SERVICE_UNAVAILABLE, reason.to_owned());
+        let reason = if draining { DRAINING } else { AWAY };
+        return reply::error(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
     }
     let revision = gateway.directory.now().workspace.revision;
     let body = serde_json::json!({

@@ -392,6 +392,207 @@ async fn internal_routes_are_not_there_without_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reverse_etl_may_be_for_one_destination_only() {
+    let token = "correct horse battery";
+    let workspace = "
+sources: [{id: web, write_key: K}]
+destinations: [{id: hook, type: WEBHOOK}, {id: off, type: WEBHOOK, enabled: false}]
+connections: [{source: web, destination: hook}, {source: web, destination: off}]";
+    for required in [false, true] {
+        let gateway = TestGateway::start_with(workspace, |config| {
+            config.gateway.internal_token = Some(Secret::new(token));
+            config.gateway.retl_destination_required = required;
+        })
+        .await;
+        let (status, words) = if required {
+            (400, "failed to read destination id from header\n")
+        } else {
+            (200, "ok")
+        };
+        for (source, destination, status, words) in [
+            ("web", "", status, words),
+            ("web", "hook", 200, "ok"),
+            ("web", "nowhere", 400, "invalid destination id\n"),
+            ("web", "off", 404, "destination is disabled\n"),
+            ("nobody", "nowhere", 401, "invalid source id\n"),
+        ] {
+            let headers = [
+                ("X-Sluice-Token", token),
+                ("X-Rudder-Source-Id", source),
+                ("X-Rudder-Destination-Id", destination),
+            ];
+            let body = br#"{"batch":[{"type":"record","messageId":"r"}]}"#;
+            let reply = gateway
+                .send("POST", "/internal/v1/retl", &headers, body)
+                .await;
+            assert_eq!(reply.short(), (status, words), "{source} {destination}");
+        }
+        let events = gateway.events().await;
+        let mut destinations: Vec<&str> = events.iter().map(|e| &*e.destination_id).collect();
+        destinations.sort_unstable();
+        let expected: &[&str] = if required { &["hook"] } else { &["", "hook"] };
+        assert_eq!(destinations, expected);
+        gateway.stop().await;
+    }
+}
+
+/// A message of an ingestion service.
+fn message(id: &str, properties: Value) -> Value {
+    let mut message = json!({
+        "properties": {
+            "requestType": "track", "routingKey": "a<<>>b<<>>u", "workspaceID": "ws", "sourceID": "web",
+            "receivedAt": "2026-01-02T03:04:05.006Z", "requestIP": "203.0.113.9",
+        },
+        "payload": {
+            "type": "track", "event": "Order", "userId": "u", "messageId": id, "receivedAt": "2026-01-02T03:04:05.006Z",
+            "request_ip": "203.0.113.9", "rudderId": "e4cab80e-2f0e-4fa2-87e0-3a4af182634c",
+        },
+    });
+    for (name, value) in properties.as_object().unwrap() {
+        message["properties"][name] = value.clone();
+    }
+    message
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_ingestion_service_knows_wins_over_what_the_request_tells() {
+    let token = "correct horse battery";
+    let mut list = tempfile::NamedTempFile::new().unwrap();
+    writeln!(list, "gone").unwrap();
+    let path = list.path().to_owned();
+    let workspace = r#"{"workspaceId":"ws","settings":{"eventBlocking":{"events":{"track":["Noise"]}}},"sources":[
+        {"id":"web","writeKey":"K","sourceDefinition":{"name":"HTTP"}}]}"#;
+    let gateway = TestGateway::start_with(workspace, |config| {
+        config.gateway.internal_token = Some(Secret::new(token));
+        config.gateway.suppression_file = Some(path);
+    })
+    .await;
+    let post = async |body: &str| {
+        let headers = [
+            ("X-Sluice-Token", token),
+            (
+                "traceparent",
+                "00-00000000000000000000000000000001-0000000000000001-01",
+            ),
+            ("X-Rudder-Source-Id", "other"),
+            ("X-Rudder-Job-Run-Id", "other"),
+            ("User-Agent", "Googlebot"),
+        ];
+        let target = "/internal/v1/batch";
+        let reply = gateway
+            .send("POST", target, &headers, body.as_bytes())
+            .await;
+        (reply.status, reply.body)
+    };
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let told = json!({
+        "sourceJobRunID": "job", "sourceTaskRunID": "task", "traceID": trace, "destinationID": "hook", "isBot": true,
+        "botName": "Bot", "botURL": "https://bot.example", "botAction": "flag",
+    });
+    let mut noise = message("noise", json!({}));
+    noise["payload"]["event"] = "Noise".into();
+    let mut gone = message("gone", json!({}));
+    gone["payload"]["userId"] = "gone".into();
+    let body = json!([
+        message("told", told),
+        message("plain", json!({})),
+        message("stranger", json!({"sourceID": "deleted"})),
+        noise,
+        gone,
+        message("bot", json!({"isBot": true, "botAction": "drop"})),
+        message("asked", json!({"userID": "gone"})),
+    ]);
+    // Odd spacing and numbers must survive.
+    let text = body
+        .to_string()
+        .replace(r#""userId":"u""#, r#""userId" :  "u", "n":1.50"#);
+    assert_eq!(post(&text).await, (200, "ok".to_owned()));
+    let records = gateway.records().await;
+    let mut events = gateway.events().await;
+    events.sort_by(|a, b| a.message_id.cmp(&b.message_id));
+    assert_eq!(ids(&events), ["plain", "stranger", "told"]);
+    assert!(records.iter().all(|r| r.key == b"a<<>>b<<>>u"));
+    let traced: Vec<_> = records.iter().flat_map(|r| r.headers.clone()).collect();
+    assert_eq!(
+        traced,
+        [("traceparent".to_owned(), trace.as_bytes().to_vec())]
+    );
+    let [plain, stranger, told] = &events[..] else {
+        panic!("{events:?}")
+    };
+    for event in &events {
+        assert_eq!(event.received_at, 1_767_323_045_006);
+        assert_eq!((&*event.request_ip, &*event.user_id), ("203.0.113.9", "u"));
+        let raw = std::str::from_utf8(&event.event).unwrap();
+        assert!(
+            text.contains(raw) && raw.contains(r#""userId" :  "u", "n":1.50"#),
+            "{raw}"
+        );
+    }
+    assert_eq!((&*told.job_run_id, &*told.task_run_id), ("job", "task"));
+    assert_eq!((&*told.traceparent, &*told.destination_id), (trace, "hook"));
+    assert!(told.is_bot && !plain.is_bot);
+    let bot: Value = serde_json::from_str(&told.bot).unwrap();
+    assert_eq!(bot, json!({"name": "Bot", "url": "https://bot.example"}));
+    assert_eq!(
+        (&*plain.job_run_id, &*plain.traceparent, &*plain.bot),
+        ("", "", "")
+    );
+    assert_eq!(plain.write_key_hash, Envelope::hash_write_key("K"));
+    assert_eq!(
+        (&*stranger.source_id, stranger.write_key_hash),
+        ("deleted", 0)
+    );
+
+    let metrics = gateway.metrics.render();
+    for line in [
+        r#"events_dropped_total{reason="event_blocked",source="web"} 1"#,
+        r#"events_dropped_total{reason="bot",source="web"} 1"#,
+        r#"events_suppressed_total{source="web"} 2"#,
+        r#"events_accepted_total{source="web"} 2"#,
+        r#"events_accepted_total{source=""} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+
+    let mut bad = body[1].clone();
+    bad["properties"]["routingKey"] = "".into();
+    let mut unstamped = body[1].clone();
+    unstamped["payload"]
+        .as_object_mut()
+        .unwrap()
+        .remove("rudderId");
+    for (body, status, words) in [
+        (
+            json!([body[1], bad]),
+            400,
+            "missing required fields stream in message\n",
+        ),
+        (
+            json!([body[1], unstamped]),
+            400,
+            "event is not a valid rudder event\n",
+        ),
+        (json!([]), 400, "event is not a valid rudder event\n"),
+        (json!({}), 400, "invalid json\n"),
+    ] {
+        assert_eq!(
+            post(&body.to_string()).await,
+            (status, words.to_owned()),
+            "{body}"
+        );
+    }
+    let reply = gateway.send("POST", "/internal/v1/batch", &[], b"[]").await;
+    assert_eq!(reply.short(), (404, "404 page not found\n"));
+    assert_eq!(
+        gateway.events().await.len(),
+        3,
+        "a refused request leaves nothing behind"
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_over_its_limit_waits_and_the_others_do_not() {
     let gateway = TestGateway::start_with(WORKSPACE, |config| {
         config

@@ -4,4 +4,5 @@ mod form;
 pub(super) mod pixel;
 pub(super) mod segment;
 pub(super) mod source_config;
+pub(super) mod stream;
 pub(super) mod webhook;

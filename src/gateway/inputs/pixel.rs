@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::super::Gateway;
@@ -27,7 +27,9 @@ const GIF: &[u8] =
 pub(in super::super) async fn pixel(gateway: &Gateway, route: Route, request: Request) -> Response {
     let began = Instant::now();
     let mut exchange = Exchange::new(gateway, request);
-    if let Err(refusal) = take(&mut exchange, route).await {
+    // What only asks whether the image is there (scanners of mails do) has not seen it.
+    let seen = exchange.head.method == Method::GET;
+    if seen && let Err(refusal) = take(&mut exchange, route).await {
         exchange.count_refusal(refusal);
     }
     let mut response = Response::new(Body::from(GIF));

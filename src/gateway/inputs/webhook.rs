@@ -66,9 +66,9 @@ async fn take(exchange: &mut Exchange<'_>) -> Result<Told, Refusal> {
     let definition = exchange.caller.as_ref().map(|c| &c.source.definition);
     let source_type = definition.map_or_else(String::new, |d| d.to_lowercase());
     let translated = translated(&source_type, gateway.transformer.as_ref());
-    if exchange.head.method == Method::GET
-        && !matches!(&translated, Ok(Some(transformer)) if transformer.takes_get(&source_type))
-    {
+    let takes_get =
+        matches!(&translated, Ok(Some(transformer)) if transformer.takes_get(&source_type));
+    if exchange.head.method != Method::POST && !(takes_get && exchange.head.method == Method::GET) {
         // Services check that an address is there before they post to it.
         return Ok(Told::Nothing);
     }

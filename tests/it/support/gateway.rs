@@ -192,9 +192,15 @@ impl TestGateway {
 
     /// The whole answer to a GET as it came over the wire, for bodies that are no text.
     pub async fn get_bytes(&self, target: &str) -> Vec<u8> {
+        self.wire("GET", target).await
+    }
+
+    /// The whole answer to a request without a body as it came over the wire.
+    pub async fn wire(&self, method: &str, target: &str) -> Vec<u8> {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut socket = tokio::net::TcpStream::connect(self.address).await.unwrap();
-        let request = request("GET", self.address, target, &[("Connection", "close")], b"");
+        let close = [("Connection", "close")];
+        let request = request(method, self.address, target, &close, b"");
         socket.write_all(&request).await.unwrap();
         let mut answer = Vec::new();
         socket.read_to_end(&mut answer).await.unwrap();
