@@ -284,6 +284,186 @@ async fn the_small_routes_answer_as_rudderstack_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_method_is_answered_with_405_and_the_ones_that_there_are() {
+    let gateway = TestGateway::start(WORKSPACE).await;
+    let pixel = "/pixel/v1/track?writeKey=K&event=x&anonymousId=a";
+    for (method, target, status, allowed) in [
+        ("GET", "/v1/track", 405, "POST"),
+        ("HEAD", "/v1/track", 405, "POST"),
+        ("PUT", "/v1/track", 405, "POST"),
+        // No preflight: those ask for a method.
+        ("OPTIONS", "/v1/track", 405, "POST"),
+        ("DELETE", "/v1/batch/", 405, "POST"),
+        ("POST", "/health", 405, "GET,HEAD"),
+        ("POST", pixel, 405, "GET,HEAD"),
+        ("PATCH", "/v1/webhook", 405, "GET,HEAD,POST"),
+        ("HEAD", "/health", 200, ""),
+        ("HEAD", pixel, 200, ""),
+        ("HEAD", "/v1/webhook", 401, ""),
+        ("DELETE", "/nothing", 404, ""),
+    ] {
+        let answer = gateway.wire(method, target).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let start = format!("HTTP/1.1 {status} ");
+        assert!(head.starts_with(&start), "{method} {target}: {head}");
+        let allow = head.lines().find_map(|line| line.strip_prefix("allow: "));
+        assert_eq!(allow.unwrap_or_default(), allowed, "{method} {target}");
+        assert!(
+            (method != "HEAD" && status != 405) || body.is_empty(),
+            "{method} {target}: {body}"
+        );
+    }
+    assert!(
+        gateway.events().await.is_empty(),
+        "whoever only asks whether the image is there has not seen it"
+    );
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_paths_content_types_and_ids_are_taken_as_rudderstack_takes_them() {
+    let gateway = TestGateway::start(WORKSPACE).await;
+    let auth = basic("K");
+    for (number, (path, content_type, ids, user, anonymous)) in [
+        ("//v1//track", "", r#""userId":7"#, "7", ""),
+        (
+            "/v1/track/",
+            "text/plain",
+            r#""userId":12345678901234567890"#,
+            "12345678901234567890",
+            "",
+        ),
+        (
+            "/v1/track//?a=//b",
+            "application/x-www-form-urlencoded",
+            r#""userId":1.50,"anonymousId":null"#,
+            "1.5",
+            "",
+        ),
+        ("/v1/track", "nonsense", r#""userId":true"#, "true", ""),
+        (
+            "/v1/track",
+            "application/json; charset=utf-16",
+            "\"anonymousId\":\" \u{200b}a\u{feff}\u{ad}1\u{2060} \"",
+            "",
+            "a1",
+        ),
+        (
+            "/v1/track",
+            "multipart/form-data; boundary=x",
+            r#""userId":"\u200b\u0000u\t","anonymousId":"\ufeff""#,
+            "u",
+            "",
+        ),
+        (
+            "/v1/track",
+            "application/json",
+            r#""userId":"Жанна Ö","anonymousId":"  ""#,
+            "Жанна Ö",
+            "",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut headers = vec![("Authorization", auth.as_str())];
+        if !content_type.is_empty() {
+            headers.push(("Content-Type", content_type));
+        }
+        let body = format!(r#"{{"messageId":"m{number}",{ids}}}"#);
+        let reply = gateway.send("POST", path, &headers, body.as_bytes()).await;
+        assert_eq!(reply.short(), (200, "ok"), "{path} {content_type} {body}");
+        let events = gateway.events().await;
+        let id = format!("m{number}");
+        let event = events.iter().find(|e| *e.message_id == *id).unwrap();
+        assert_eq!(
+            (&*event.user_id, &*event.anonymous_id),
+            (user, anonymous),
+            "{body}"
+        );
+        assert_eq!(
+            &*event.event,
+            body.as_bytes(),
+            "the event itself is left as it is"
+        );
+    }
+    gateway.stop().await;
+}
+
+/// Authentication, then the body, then the events, then the suppression list, and the limit last: what is refused for good
+/// takes nothing from what the source may send.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_come_in_rudderstacks_order() {
+    let mut list = tempfile::NamedTempFile::new().unwrap();
+    writeln!(list, "gone").unwrap();
+    let path = list.path().to_owned();
+    let gateway = TestGateway::start_with(WORKSPACE, |config| {
+        config.gateway.suppression_file = Some(path);
+        config.gateway.rate_limit.events = 1;
+        config.gateway.rate_limit.window_ms = 3_600_000;
+    })
+    .await;
+    for (key, body, status, words) in [
+        ("X", r#"{"batch":[7,{}]"#, 401, "invalid write key\n"),
+        ("OFF", r#"{"batch":[7,{}]"#, 404, "source is disabled\n"),
+        ("K", r#"{"batch":[7,{}]"#, 400, "invalid json\n"),
+        ("K", r#"{"batch":[]}"#, 400, "empty batch payload\n"),
+        (
+            "K",
+            r#"{"batch":[7,{}]}"#,
+            400,
+            "event is not a valid rudder event\n",
+        ),
+        (
+            "K",
+            r#"{"batch":[{},7]}"#,
+            400,
+            "request neither has anonymousId nor userId\n",
+        ),
+        (
+            "K",
+            r#"{"batch":[{"userId":"gone"},{"userId":"gone"}]}"#,
+            200,
+            "ok",
+        ),
+        ("K", r#"{"batch":[{"userId":"u"}]}"#, 200, "ok"),
+        (
+            "K",
+            r#"{"batch":[{"userId":"u"}]}"#,
+            429,
+            "max requests limit reached\n",
+        ),
+        ("K", r#"{"batch":[{"userId":"gone"}]}"#, 200, "ok"),
+        (
+            "K",
+            r#"{"batch":[7]}"#,
+            400,
+            "event is not a valid rudder event\n",
+        ),
+    ] {
+        let reply = gateway.post("/v1/batch", key, body).await;
+        assert_eq!(reply.short(), (status, words), "{key} {body}");
+    }
+    assert_eq!(gateway.events().await.len(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_brings_the_clients_trace_context_back() {
+    let gateway = TestGateway::start(WORKSPACE).await;
+    let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for (sent, back) in [(good, Some(good)), ("00-nonsense", None)] {
+        let reply = gateway
+            .send("POST", "/v1/track", &[("traceparent", sent)], b"")
+            .await;
+        assert_eq!(reply.status, 401);
+        assert_eq!(reply.header("traceparent"), back);
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_in_hand_is_answered_before_the_gateway_ends() {
     let gateway = TestGateway::start(WORKSPACE).await;
     let address = gateway.address;
