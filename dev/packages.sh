@@ -31,6 +31,11 @@ has_postgres() {
   command -v postgres >/dev/null && command -v initdb >/dev/null
 }
 
+# Python with what makes virtual environments; Debian keeps that in a package of its own.
+has_python_venv() {
+  python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
 has_command() { command -v "$1" >/dev/null; }
 
 # Node 18 or newer: what Debian 12 has.
@@ -79,6 +84,7 @@ find_missing_for_kafka() {
 
 find_missing_for_tests() {
   has_postgres || need 'the PostgreSQL server (initdb, postgres)' postgresql
+  has_python_venv || need 'Python, 3.11 or newer, with venv' python3-venv
   has_node || need 'Node, 18 or newer (node)' nodejs
   has_command npm || need 'npm' npm
   if has_chromium; then return 0; fi

@@ -39,6 +39,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("rusqlite", &["warehouse"]),
     ("tokio_postgres", &["warehouse"]),
     ("axum", &["gateway", "telemetry", "dev"]),
+    ("utoipa", &["gateway"]),
     ("reqwest", &["destinations", "control", "gateway"]),
     ("multer", &["gateway"]),
     ("clap", &["cli"]),

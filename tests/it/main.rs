@@ -11,6 +11,7 @@ mod gateway_contract;
 mod gateway_fuzz;
 mod gateway_inputs;
 mod gateway_kafka_away;
+mod gateway_openapi;
 mod gateway_safety;
 mod gateway_tls;
 mod gateway_webhook;
