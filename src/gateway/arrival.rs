@@ -84,16 +84,17 @@ pub(super) fn traceparent(headers: &HeaderMap) -> &str {
 /// `value` when it is a W3C trace context, else empty.
 pub(super) fn w3c(value: &str) -> &str {
     let mut parts = value.split('-');
-    let hex = |part: Option<&str>, len: usize| {
-        part.is_some_and(|p| {
-            p.len() == len && p.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    // A field of nothing but one digit that stands for none: `ff` for no version, zeros for no id.
+    let mut hex = |len: usize, none: u8| {
+        parts.next().is_some_and(|p| {
+            p.len() == len
+                && p.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+                && p.bytes().any(|b| b != none)
         })
     };
-    let valid = hex(parts.next(), 2)
-        && hex(parts.next(), 32)
-        && hex(parts.next(), 16)
-        && hex(parts.next(), 2)
-        && parts.next().is_none();
+    // Flags may be all zeros; the byte is one that no field has.
+    let valid = hex(2, b'f') && hex(32, b'0') && hex(16, b'0') && hex(2, b'-');
+    let valid = valid && parts.next().is_none();
     if valid { value } else { "" }
 }
 
@@ -160,6 +161,9 @@ mod tests {
         for bad in [
             "",
             "00-4bf9-00f0-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
             &good.to_uppercase(),
             &format!("{good}-x"),
         ] {
