@@ -120,6 +120,8 @@ pub(super) enum Endpoint {
     Robots,
     /// The description of all paths.
     OpenApi(Part),
+    /// That for people.
+    Docs,
 }
 
 /// A path and what answers there.
@@ -202,6 +204,7 @@ pub(super) const PUBLIC: &[Place] = {
         ("/version", E::Version),
         ("/robots.txt", E::Robots),
         ("/openapi.json", E::OpenApi(Part::Public)),
+        ("/docs", E::Docs),
     ]
 };
 
@@ -291,6 +294,7 @@ impl Endpoint {
             Self::OpenApi(part) => {
                 get(move || async move { reply::json(StatusCode::OK, openapi::document(part)) })
             }
+            Self::Docs => get(|| async { reply::html(openapi::page()) }),
         }
     }
 }

@@ -279,6 +279,12 @@ async fn the_small_routes_answer_as_rudderstack_does() {
     assert!(version.body.contains("\"Version\""));
     let robots = gateway.send("GET", "/robots.txt", &[], b"").await;
     assert_eq!(robots.short(), (200, "User-agent: * \nDisallow: / \n"));
+    let docs = gateway.send("GET", "/docs", &[], b"").await;
+    assert_eq!(
+        docs.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert!(docs.status == 200 && docs.body.contains("POST /v1/track"));
     assert_eq!(gateway.send("GET", "/v1/track", &[], b"").await.status, 405);
     gateway.stop().await;
 }

@@ -76,6 +76,12 @@ impl Answers {
         self.with(status, about, JSON, content)
     }
 
+    /// A success with a page.
+    pub(super) fn html(self, about: &str) -> Self {
+        let content = ContentBuilder::new().schema(Some(string())).build();
+        self.with(200, about, "text/html; charset=utf-8", content)
+    }
+
     /// A success with an image.
     pub(super) fn image(self, about: &str) -> Self {
         let bytes = string().content_media_type("image/gif");

@@ -6,6 +6,7 @@
 mod answers;
 mod bodies;
 mod operations;
+mod page;
 
 use std::sync::OnceLock;
 
@@ -13,6 +14,8 @@ use bytes::Bytes;
 use utoipa::openapi::path::{PathItem, Paths, PathsBuilder};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder};
+
+pub(super) use page::page;
 
 use super::auth;
 use super::routes::{Endpoint, INTERNAL, INTERNAL_ROOT, PUBLIC};

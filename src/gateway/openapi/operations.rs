@@ -38,6 +38,7 @@ pub(super) fn of(path: &str, endpoint: Endpoint) -> Vec<(HttpMethod, Operation)>
         Endpoint::Version => one(Get, version()),
         Endpoint::Robots => one(Get, robots()),
         Endpoint::OpenApi(part) => one(Get, openapi(part)),
+        Endpoint::Docs => one(Get, docs()),
     };
     operations
         .into_iter()
@@ -465,6 +466,15 @@ fn openapi(part: Part) -> OperationBuilder {
             .responses(answers.error(404, "no_token", NOT_FOUND).build())
             .security(needs(TOKEN)),
     }
+}
+
+fn docs() -> OperationBuilder {
+    described(
+        "Service",
+        "This document for people.",
+        "Plain HTML; it loads nothing.",
+    )
+    .responses(Answers::default().html("The page.").build())
 }
 
 fn event(route: Route) -> Value {
