@@ -29,14 +29,14 @@ pub(super) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
     with(status, JSON, body.into())
 }
 
-<<<<<<< HEAD
 /// What a source transformer wants a third party to read.
 pub(super) fn to_source(reply: SourceReply) -> Response {
     // A type that is none says nothing about the bytes.
     let content_type = HeaderValue::try_from(reply.content_type)
         .unwrap_or(HeaderValue::from_static("application/octet-stream"));
     with(StatusCode::OK, content_type, Body::from(reply.body))
-=======
+}
+
 /// A page that may load nothing.
 pub(super) fn html(body: impl Into<Body>) -> Response {
     let mut response = with(StatusCode::OK, HTML, body.into());
@@ -45,7 +45,6 @@ pub(super) fn html(body: impl Into<Body>) -> Response {
         HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
     );
     response
->>>>>>> f4899a9 (gateway: Show the routes to people at /docs, as RudderStack does)
 }
 
 /// A result per event, as asked for by `Sluice-Result: per-event`:

@@ -1,11 +1,6 @@
 //! Requests that published SDKs sent, replayed byte for byte.
 
 use std::collections::{BTreeMap, BTreeSet};
-<<<<<<< HEAD
-use std::io::Read;
-=======
-use std::path::PathBuf;
->>>>>>> 16b65e0 (tests/it/gateway_captures: Cut what was decoded, so that nothing here inflates)
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
