@@ -79,6 +79,9 @@ impl AckProducer {
             context.budget.give_back(bytes);
             let error = ProduceError::from_library(&error, bytes);
             returned.delivery_opaque.settle(Err(error.clone()));
+            if matches!(error, ProduceError::Broken(_)) {
+                self.shared.replace_if_broken();
+            }
             error
         })
     }
@@ -189,6 +192,14 @@ impl Shared {
         self.context().owner.get_or_init(|| Arc::downgrade(self));
     }
 
+    /// Replaces the inner producer if the library has given it up for good.
+    fn replace_if_broken(self: &Arc<Self>) {
+        let fatal = self.inner.load().producer.client().fatal_error();
+        if let Some((_, why)) = fatal {
+            Arc::clone(self).replace(why);
+        }
+    }
+
     /// Replaces the inner producer on a thread of its own: the caller is the old producer's own polling thread, which its
     /// drop joins.
     fn replace(self: Arc<Self>, why: String) {
@@ -271,10 +282,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: LibraryError, reason: &str) {
         self.observer.error(&error, reason);
-        if error.rdkafka_error_code() == Some(Code::Fatal)
-            && let Some(owner) = self.owner.get().and_then(Weak::upgrade)
-        {
-            owner.replace(reason.to_owned());
+        // A fatal error comes under the code of its cause, so the code does not tell.
+        if let Some(owner) = self.owner.get().and_then(Weak::upgrade) {
+            owner.replace_if_broken();
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use sluice::fault::{Classify, Fault};
 use sluice::kafka::{
     AckProducer, Admin, Batch, Headers, OffsetQuery, ProduceError, RecordRef, TopicPartition,
@@ -214,6 +216,32 @@ fn a_topic_that_does_not_exist_is_waited_for_and_not_dead_lettered() {
         admin.topic(&name).unwrap().is_none(),
         "asking for it has made it"
     );
+}
+
+#[test]
+fn a_producer_that_broke_for_good_is_replaced_and_sending_goes_on() {
+    // A healthy broker gives no such answer, so librdkafka's mock does.
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("t", 1, 1).unwrap();
+    let producer = AckProducer::open(&config_at(&mock.bootstrap_servers()), "test").unwrap();
+    let write = |payload| {
+        let batch = Batch::new();
+        producer.send(&batch, plain("t", "k", payload))?;
+        block_on(batch.wait(deadline(PATIENCE)))
+    };
+    for round in 1..=3 {
+        write("before").unwrap();
+        mock.request_errors(
+            RDKafkaApiKey::Produce,
+            &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER],
+        );
+        let error = write("broken").unwrap_err();
+        assert!(matches!(error, ProduceError::Broken(_)), "{error}");
+        assert_eq!(error.fault(), Fault::RETRY);
+        wait_until("it is replaced", || producer.replaced() == round);
+    }
+    write("after").unwrap();
+    assert_eq!(producer.in_flight_bytes(), 0);
 }
 
 #[test]
