@@ -1,7 +1,7 @@
 //! A workspace reaches the roles only once its topics exist and are safe.
 //!
 //! Roles would otherwise write to a destination's topic that is not there yet. At the start the process waits for Kafka and
-//! refuses unsafe topics; later, a changed workspace is held back, with the one in force still serving, until its topics are
+//! refuses unsafe topics (a gateway with a spill starts meanwhile, and ends if they turn out unsafe); later, a changed workspace is held back, with the one in force still serving, until its topics are
 //! there: by our own hand in dev mode (or with `topics.ensure`), else by `sluice topics apply`.
 
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Gate {
     }
 
     /// Waits for Kafka, then lets `workspace` in or refuses it.
-    pub(super) async fn first(&self, workspace: Arc<Workspace>) -> Result<(), AppError> {
+    pub(super) async fn first(self, workspace: Arc<Workspace>) -> Result<(), AppError> {
         let mut failures = 0;
         loop {
             let error = match self.admit(Arc::clone(&workspace)).await {

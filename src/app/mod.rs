@@ -12,6 +12,7 @@ mod role;
 mod running;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use error::AppError;
 pub use role::RoleName;
@@ -22,10 +23,13 @@ use gate::Gate;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::control::{self, Control};
-use crate::deps::Deps;
+use crate::deps::{Deps, Role};
 use crate::event::TopicNames;
 use crate::shutdown::{Shutdown, Signals};
 use crate::telemetry::{self, Health, Registry};
+
+/// How long a gateway that can do without Kafka waits for it before it starts.
+const KAFKA_PATIENCE: Duration = Duration::from_secs(2);
 
 crate::metrics! {
     /// What the process tells of itself.
@@ -104,7 +108,16 @@ async fn start(
     let gate = Gate::open(&config, roles, shutdown.clone())?;
     let source = control::start(config.workspace.clone(), control::client()?, &shutdown).await?;
     let workspace = source.snapshot();
-    gate.first(Arc::clone(&workspace)).await?;
+    let mut first = Box::pin(gate.clone().first(Arc::clone(&workspace)));
+    let unchecked = if starts_without_kafka(&config, roles) {
+        tokio::select! {
+            checked = &mut first => checked.map(|()| None)?,
+            () = tokio::time::sleep(KAFKA_PATIENCE) => Some(first),
+        }
+    } else {
+        first.await?;
+        None
+    };
     own.workspace_revision
         .with_label_values::<&str>(&[])
         .set(workspace.revision);
@@ -134,7 +147,38 @@ async fn start(
             }
         }
     }
+    if let Some(first) = unchecked {
+        tracing::warn!("Kafka is away: events go to the spill");
+        running.add(check_later(first, deps.shutdown));
+    }
     starting.set(true);
     tracing::info!(%admin, roles = ?roles, "running");
     Ok(running)
+}
+
+/// Whether the roles have something useful to do while Kafka is away: a gateway with a spill has.
+fn starts_without_kafka(config: &Config, roles: &[RoleName]) -> bool {
+    roles == [RoleName::Gateway] && config.gateway.spill.is_some()
+}
+
+/// The check that comes before all roles otherwise. When it finds unsafe topics, it ends the process as it would have then.
+fn check_later(
+    first: impl Future<Output = Result<(), AppError>> + Send + 'static,
+    shutdown: Shutdown,
+) -> Role {
+    let check = async move {
+        tokio::select! {
+            biased;
+            () = shutdown.begun() => return Ok(()),
+            checked = first => checked?,
+        }
+        tracing::info!("Kafka is there, and its topics are safe");
+        shutdown.begun().await;
+        Ok(())
+    };
+    Role {
+        name: "topics check",
+        address: None,
+        done: tokio::spawn(check),
+    }
 }

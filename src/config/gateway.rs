@@ -55,7 +55,8 @@ pub struct GatewayConfig {
     pub json_depth_max: usize,
     /// Members and elements of one event, all together. Default 50000.
     pub json_values_max: usize,
-    /// Bytes of all bodies being handled, from the first byte read to the answer; beyond it 503. Default 64 MiB.
+    /// Bytes of all bodies being handled, from the first byte read to the answer; beyond it 503. Also of what waits for the
+    /// disk of `spill`. Default 64 MiB.
     pub in_flight_bytes_max: usize,
     /// How long Kafka may take to acknowledge a request's events before it is answered with 503, in milliseconds. Default
     /// 8000, under the 10 s after which common clients give up.
@@ -76,6 +77,11 @@ pub struct GatewayConfig {
     /// How long to go on accepting after readiness is gone, in milliseconds, so that load balancers have noticed. Default:
     /// 5000 in production, 0 in dev mode.
     pub drain_grace_ms: Option<u64>,
+    /// Where events wait while Kafka is away, instead of being refused with 503. Off unless given. It weakens what a 200
+    /// promises from "all in-sync replicas have it" to "all in-sync replicas or the disk of this gateway have it": a disk
+    /// that is lost loses what was spilled and not sent to Kafka yet. While one gateway process spills, the order of a user
+    /// holds among the events that it took, but not across gateway processes.
+    pub spill: Option<SpillConfig>,
 }
 
 /// Certificate and key of the listener. Both files are read again when one changes; open connections go on.
@@ -86,6 +92,51 @@ pub struct TlsConfig {
     pub certificate_file: PathBuf,
     /// PEM file with the private key.
     pub key_file: PathBuf,
+}
+
+/// Events on the disk of a gateway process while Kafka does not acknowledge them; sent to Kafka, in order, when it does. A
+/// request that was under way when Kafka went away can end up in Kafka twice; so can the oldest segment after a crash. The
+/// processor leaves the second out by its message id, within `processor.dedup.window_ms`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpillConfig {
+    /// Folder of the segment files. One gateway process each; it must outlive the process, as the disk of a StatefulSet does.
+    pub dir: PathBuf,
+    /// Bytes of the folder, what is kept aside in it included; beyond it 503. Default 4 GiB.
+    #[serde(default = "SpillConfig::default_bytes_max")]
+    pub bytes_max: u64,
+    /// Bytes of one segment file, which is deleted when Kafka has all of it; at most so much is sent again after a crash. Default
+    /// 16 MiB.
+    #[serde(default = "SpillConfig::default_segment_bytes_max")]
+    pub segment_bytes_max: u64,
+    /// How long Kafka may take to acknowledge a request's events before they are spilled, in milliseconds. Less than
+    /// `ack_deadline_ms`. Default 2000.
+    #[serde(default = "SpillConfig::default_after_ms")]
+    pub after_ms: u64,
+}
+
+impl SpillConfig {
+    /// The defaults in `dir`.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            bytes_max: Self::default_bytes_max(),
+            segment_bytes_max: Self::default_segment_bytes_max(),
+            after_ms: Self::default_after_ms(),
+        }
+    }
+
+    fn default_bytes_max() -> u64 {
+        4 << 30
+    }
+
+    fn default_segment_bytes_max() -> u64 {
+        16 << 20
+    }
+
+    fn default_after_ms() -> u64 {
+        2_000
+    }
 }
 
 /// How many events each source may send; beyond it 429 and `Retry-After`. Requests of a job run are exempt.
@@ -146,6 +197,7 @@ impl Default for GatewayConfig {
             body_timeout_ms: 30_000,
             idle_timeout_ms: 720_000,
             drain_grace_ms: None,
+            spill: None,
         }
     }
 }
@@ -197,12 +249,38 @@ impl GatewayConfig {
         }
         self.source_transformer.check(problems);
         self.check_origins(problems);
+        self.check_spill(problems);
         if self
             .internal_token
             .as_ref()
             .is_some_and(|t| t.expose().len() < 16)
         {
             problems.push("gateway.internal_token: must have at least 16 characters".to_owned());
+        }
+    }
+
+    fn check_spill(&self, problems: &mut Vec<String>) {
+        let Some(spill) = &self.spill else { return };
+        if spill.dir.as_os_str().is_empty() {
+            problems.push("gateway.spill.dir: must name a folder".to_owned());
+        }
+        if spill.segment_bytes_max < 4_096 {
+            problems.push(format!(
+                "gateway.spill.segment_bytes_max: {} is less than 4096",
+                spill.segment_bytes_max
+            ));
+        }
+        if spill.bytes_max < spill.segment_bytes_max.max(self.body_bytes_max as u64) {
+            problems.push(format!(
+                "gateway.spill.bytes_max: {} is less than gateway.spill.segment_bytes_max or gateway.body_bytes_max",
+                spill.bytes_max
+            ));
+        }
+        if spill.after_ms == 0 || spill.after_ms >= self.ack_deadline_ms {
+            problems.push(format!(
+                "gateway.spill.after_ms: {} must be more than 0 and less than gateway.ack_deadline_ms ({}), which leaves the disk its time",
+                spill.after_ms, self.ack_deadline_ms
+            ));
         }
     }
 
@@ -261,6 +339,24 @@ mod tests {
             with(&["https://a.example/", "a.example", "https://A.example"]),
             3
         );
+    }
+
+    #[test]
+    fn a_spill_that_could_not_work_is_named() {
+        let with = |change: fn(&mut SpillConfig)| {
+            let mut spill = SpillConfig::at("/spill");
+            change(&mut spill);
+            problems(&GatewayConfig {
+                spill: Some(spill),
+                ..GatewayConfig::default()
+            })
+            .len()
+        };
+        assert_eq!(with(|_| ()), 0);
+        assert_eq!(with(|spill| spill.dir = PathBuf::new()), 1);
+        assert_eq!(with(|spill| spill.segment_bytes_max = 1), 1);
+        assert_eq!(with(|spill| spill.bytes_max = 1), 1);
+        assert_eq!(with(|spill| spill.after_ms = 8_000), 1);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use admin::{AdminConfig, LogConfig, LogFormat};
-pub use gateway::{GatewayConfig, RateLimitConfig, TlsConfig};
+pub use gateway::{GatewayConfig, RateLimitConfig, SpillConfig, TlsConfig};
 pub use kafka::{
     Compression, ConsumerConfig, FirstOffset, KafkaConfig, ProducerConfig, RESERVED_PROPERTIES,
     SaslMechanism, SecurityConfig, SecurityProtocol, TransactionConfig,

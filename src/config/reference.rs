@@ -76,7 +76,7 @@ fn walk(root: &Value, node: &Value, prefix: &str, defaults: &Value, out: &mut Ve
             continue;
         }
         out.push(Setting {
-            key,
+            key: key.clone(),
             kind: kind(present(root, target)),
             default,
             doc: property
@@ -86,6 +86,8 @@ fn walk(root: &Value, node: &Value, prefix: &str, defaults: &Value, out: &mut Ve
                 .unwrap_or_default()
                 .to_owned(),
         });
+        // A section that need not be there is a setting, and so is each of its own.
+        walk(root, present(root, target), &key, &Value::Null, out);
     }
 }
 
@@ -130,7 +132,9 @@ mod tests {
     #[test]
     fn every_setting_says_what_it_means() {
         let settings = settings();
-        assert!(settings.iter().any(|s| s.key == "topics.prefix"));
+        for key in ["topics.prefix", "gateway.spill", "gateway.spill.dir"] {
+            assert!(settings.iter().any(|s| s.key == key), "{key}");
+        }
         for s in &settings {
             assert_ne!(s.kind, "value", "{} has no type", s.key);
             assert!(!s.doc.is_empty(), "{} has no doc comment", s.key);

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use crate::fault::{Classify, Fault};
 use crate::kafka::KafkaError;
 
+use super::spill::SpillError;
+
 /// Why the gateway could not start. Kafka being away is no reason: it starts, answers 503 and is not ready.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -21,6 +23,12 @@ pub enum GatewayError {
     Tls(String),
     #[error("gateway.source_transformer: {0}")]
     Transformer(String),
+    #[error("gateway.spill: {0}")]
+    Spill(#[from] SpillError),
+    #[error("could not start a thread: {0}")]
+    Thread(#[source] std::io::Error),
+    #[error("the start panicked")]
+    Panicked,
     #[error(transparent)]
     Producer(#[from] KafkaError),
 }
@@ -28,9 +36,13 @@ pub enum GatewayError {
 impl Classify for GatewayError {
     fn fault(&self) -> Fault {
         match self {
-            Self::Listen { .. } | Self::Suppression(_) | Self::Tls(_) | Self::Transformer(_) => {
-                Fault::Fatal
-            }
+            Self::Listen { .. }
+            | Self::Suppression(_)
+            | Self::Tls(_)
+            | Self::Transformer(_)
+            | Self::Spill(_)
+            | Self::Thread(_)
+            | Self::Panicked => Fault::Fatal,
             Self::Producer(error) => error.fault(),
         }
     }
@@ -41,6 +53,9 @@ impl Classify for GatewayError {
             Self::Suppression(_) => "gateway_suppression_file",
             Self::Tls(_) => "gateway_tls",
             Self::Transformer(_) => "gateway_source_transformer",
+            Self::Spill(error) => error.code(),
+            Self::Thread(_) => "gateway_thread",
+            Self::Panicked => "gateway_start_panicked",
             Self::Producer(error) => error.code(),
         }
     }

@@ -13,7 +13,7 @@ use super::routes::Route;
 crate::metrics! {
     /// What the gateway counts.
     pub struct GatewayMetrics("gateway") {
-        /// Events that every in-sync replica acknowledged, by source.
+        /// Events that every in-sync replica acknowledged, or that are durable in the spill, by source.
         events_accepted_total: counter["source"],
         /// Events of suppressed users, answered with 200 and dropped, by source.
         events_suppressed_total: counter["source"],

@@ -15,6 +15,8 @@
 //! does not acknowledge in time is answered with 503 and `Retry-After`; its events may be written all the same, and what
 //! the client sends again is recognised by its message id later.
 //!
+//! With `gateway.spill` a 200 means: all in-sync replicas *or this machine's disk*; see [`spill`].
+//!
 //! Strings, codes and the order of checks are RudderStack's, because its clients depend on them.
 
 mod accept;
@@ -43,6 +45,7 @@ mod routes;
 mod select;
 mod send;
 mod server;
+mod spill;
 mod status;
 mod suppress;
 #[doc(hidden)]
@@ -73,11 +76,13 @@ use metrics::{GatewayMetrics, RouteMetrics};
 use outbox::Outbox;
 use payload::PayloadBounds;
 use server::{Server, Settings};
+use spill::{Spill, Surroundings};
 use suppress::Suppression;
 use tls::Tls;
 use transformer::Transformer;
 
 pub use error::GatewayError;
+pub use spill::{SpillError, SpillMetrics};
 
 /// Room for what Kafka's protocol adds to a record.
 const RECORD_OVERHEAD: usize = 1_024;
@@ -96,6 +101,7 @@ struct Gateway {
     /// For webhook sources of other services.
     transformer: Option<Transformer>,
     outbox: Outbox,
+    spill: Option<Spill>,
     budget: Arc<ByteBudget>,
     bounds: PayloadBounds,
     rules: Rules,
@@ -111,7 +117,15 @@ struct Gateway {
 /// When the address cannot be had or the settings cannot be used.
 pub async fn start(deps: Deps) -> Result<Role, GatewayError> {
     let config = deps.config.gateway.clone();
-    let gateway = Arc::new(Gateway::new(&deps)?);
+    // The spill reads what an earlier life left.
+    let opening = {
+        let deps = deps.clone();
+        move || Gateway::new(&deps)
+    };
+    let gateway = tokio::task::spawn_blocking(opening)
+        .await
+        .map_err(|_| GatewayError::Panicked)??;
+    let gateway = Arc::new(gateway);
     let listener =
         TcpListener::bind(config.listen)
             .await
@@ -187,10 +201,15 @@ async fn run(
             "{cut_off} connections did not end in time"
         );
     }
-    let producer = gateway.producer.clone();
-    drop((gateway, server));
-    // Ending the producer blocks.
-    let flushed = tokio::task::spawn_blocking(move || producer.flush(FLUSH)).await;
+    drop(server);
+    // Ending the spill and the producer blocks.
+    let ending = move || {
+        if let Some(spill) = &gateway.spill {
+            spill.stop();
+        }
+        gateway.producer.flush(FLUSH)
+    };
+    let flushed = tokio::task::spawn_blocking(ending).await;
     match flushed {
         // Whatever was not acknowledged was not answered with 200 either.
         Ok(Err(error)) => tracing::warn!(%error, "records were still unacknowledged at the end"),
@@ -209,7 +228,10 @@ async fn watch_health(gateway: Arc<Gateway>, ready: Part) {
         producer.ping(Duration::from_secs(30))
     }));
     while !gateway.shutdown.is_begun() {
-        ready.set(gateway.producer.healthy());
+        ready.set(gateway.takes_events());
+        if let Some(spill) = &gateway.spill {
+            spill.observe(gateway.clock.now_ms());
+        }
         let metrics = &gateway.metrics;
         let none: [&str; 0] = [];
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -231,12 +253,32 @@ async fn watch_health(gateway: Arc<Gateway>, ready: Part) {
 }
 
 impl Gateway {
+    /// Whether events can be taken, as far as is known: Kafka is there, or the spill has room.
+    fn takes_events(&self) -> bool {
+        self.producer.healthy() || self.spill.as_ref().is_some_and(Spill::has_room)
+    }
+
+    /// Blocks; inside a runtime.
     fn new(deps: &Deps) -> Result<Self, GatewayError> {
         let config = deps.config.gateway.clone();
         let metrics = metrics::register(&deps.metrics);
         let kafka = &deps.config.kafka;
         let budget = ByteBudget::new(config.in_flight_bytes_max);
+        let topic = deps.topics.name(&Topic::Events);
+        let spill = match &config.spill {
+            Some(spill) => Some(Spill::open(&Surroundings {
+                config: spill,
+                kafka,
+                topic: &topic,
+                request_bytes: config.body_bytes_max,
+                queue_bytes_max: config.in_flight_bytes_max,
+                metrics: &deps.metrics,
+                shutdown: &deps.shutdown,
+            })?),
+            None => None,
+        };
         Ok(Self {
+            spill,
             transformer: Transformer::open(
                 &config.source_transformer,
                 &budget,
@@ -259,7 +301,7 @@ impl Gateway {
             clock: Arc::clone(&deps.clock),
             producer: AckProducer::open(kafka, "gateway")?,
             outbox: Outbox {
-                topic: deps.topics.name(&Topic::Events),
+                topic,
                 framing: Framing::SingleObject,
                 record_bytes_max: kafka
                     .producer

@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::payload::Payload;
 use super::refusal::Refusal;
 use super::select::{Policy, Receipt, Selection, select};
+use super::spill::Frames;
 
 /// Whose request it is, and what came with it.
 #[derive(Clone, Copy)]
@@ -28,13 +29,21 @@ pub(super) struct Context<'a> {
     pub(super) destination_id: &'a str,
 }
 
-/// Records on their way to Kafka.
+/// Records on their way.
 #[must_use = "nothing is accepted before it is acknowledged"]
 pub(super) struct Sent {
-    batch: kafka::Batch,
+    way: Way,
     caller: Arc<Caller>,
     receipt: Receipt,
     bytes: u64,
+}
+
+/// How the records of one request become safe.
+enum Way {
+    /// They are with Kafka's client.
+    Kafka(kafka::Batch),
+    /// They wait for the word which way to go, and are kept in case it has to be the other one.
+    KafkaOrDisk(Frames),
 }
 
 /// Admits, encodes and sends. Nothing is sent before every event is decided on.
@@ -68,10 +77,16 @@ pub(super) fn send<'a>(
             let now = gateway.started.elapsed();
             context.caller.within_limit(receipt.accepted, now)?;
         }
-        let batch = kafka::Batch::new();
-        outgoing.send(&gateway.producer, &batch, |_| arrival.traceparent)?;
+        let way = if gateway.spill.is_some() {
+            let now = gateway.clock.now_ms();
+            Way::KafkaOrDisk(Frames::of(outgoing.records(), arrival.traceparent, now))
+        } else {
+            let batch = kafka::Batch::new();
+            outgoing.send(&gateway.producer, &batch, |_| arrival.traceparent)?;
+            Way::Kafka(batch)
+        };
         Ok(Sent {
-            batch,
+            way,
             caller: Arc::clone(context.caller),
             receipt,
             bytes: outgoing.event_bytes(),
@@ -79,18 +94,25 @@ pub(super) fn send<'a>(
     })
 }
 
-/// Waits until every in-sync replica has all of it.
+/// Waits until every in-sync replica has all of it, or the disk if there is a spill.
 ///
 /// # Errors
-/// When Kafka did not say so in time. The records may be written all the same.
+/// When neither said so in time. The records may be written all the same.
 pub(super) async fn acknowledged(gateway: &Gateway, sent: Sent) -> Result<Receipt, Refusal> {
     let Sent {
-        batch,
+        way,
         caller,
         receipt,
         bytes,
     } = sent;
-    wait(gateway, batch).await?;
+    match (way, &gateway.spill) {
+        (Way::Kafka(batch), _) => wait(gateway, batch).await?,
+        (Way::KafkaOrDisk(frames), Some(spill)) => {
+            let deadline = kafka::deadline(gateway.config.ack_deadline());
+            spill.store(&gateway.producer, frames, deadline).await?;
+        }
+        (Way::KafkaOrDisk(_), None) => return Err(Refusal::NotAcknowledged),
+    }
     caller.accepted.inc_by(receipt.accepted);
     caller.bytes.inc_by(bytes);
     if receipt.suppressed > 0 {

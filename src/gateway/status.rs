@@ -14,10 +14,11 @@ use crate::clock::rfc3339_ms;
 pub(super) const AWAY: &str = "Cannot connect to Kafka";
 pub(super) const DRAINING: &str = "draining";
 
-/// `GET /health`: 200 while events can be taken, 503 while Kafka is away or the gateway drains.
+/// `GET /health`: 200 while events can be taken, 503 while Kafka is away (and the spill, if there is one, has no room)
+/// or the gateway drains.
 pub(super) async fn health(State(gateway): State<Arc<Gateway>>) -> Response {
     let draining = gateway.shutdown.is_begun();
-    if draining || !gateway.producer.healthy() {
+    if draining || !gateway.takes_events() {
         let reason = if draining { DRAINING } else { AWAY };
         return reply::error(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n"));
     }

@@ -13,6 +13,7 @@ mod gateway_inputs;
 mod gateway_kafka_away;
 mod gateway_openapi;
 mod gateway_safety;
+mod gateway_spill;
 mod gateway_tls;
 mod gateway_webhook;
 mod kafka_consumer;

@@ -268,6 +268,16 @@ impl Process {
         get(self.admin.unwrap(), "/metrics").unwrap().1
     }
 
+    /// The metrics page, if it is served.
+    pub fn try_metrics(&self) -> Option<String> {
+        get(self.admin?, "/metrics").ok().map(|(_, page)| page)
+    }
+
+    /// The file that all lives log to.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
     /// The status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()

@@ -1,0 +1,391 @@
+//! The folder of segments: locked, looked through at the start, kept in order. Blocks.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+
+use crate::clock::UnixMs;
+
+use super::error::SpillError;
+use super::segment::{self, End, MAGIC};
+
+const LOCK: &str = "lock";
+
+/// A folder that is ours alone.
+#[derive(Debug)]
+pub(super) struct Folder {
+    dir: PathBuf,
+    /// The kernel's lock: gone with the file, and with the process however that ends.
+    lock: Mutex<Option<File>>,
+}
+
+/// A segment as far as it is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    /// Bytes that are durable.
+    pub(super) len: u64,
+    /// Records in them.
+    pub(super) records: u64,
+    /// When the first of them was spilled.
+    pub(super) oldest: Option<UnixMs>,
+    /// Bytes that are done with.
+    pub(super) drained: u64,
+    /// Records in them.
+    pub(super) drained_records: u64,
+    /// Nothing will be written behind them any more.
+    pub(super) sealed: bool,
+}
+
+impl Segment {
+    /// A new one, to be written to.
+    pub(super) fn new(number: u64) -> Self {
+        Self {
+            number,
+            len: MAGIC.len() as u64,
+            records: 0,
+            oldest: None,
+            drained: MAGIC.len() as u64,
+            drained_records: 0,
+            sealed: false,
+        }
+    }
+}
+
+/// What an earlier life left.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Oldest first; all sealed.
+    pub(super) segments: Vec<Segment>,
+    /// How many of them were damaged.
+    pub(super) damaged: u64,
+    /// The number for the next segment.
+    pub(super) next: u64,
+}
+
+impl Folder {
+    /// Takes `dir`, creating it if need be.
+    pub(super) fn take(dir: &Path) -> Result<Self, SpillError> {
+        fs::create_dir_all(dir).map_err(SpillError::io("create", dir))?;
+        let path = dir.join(LOCK);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(SpillError::io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // The text only helps the message.
+                let _read = file.read_to_string(&mut holder);
+                let owner = match holder.trim() {
+                    "" => "another process".to_owned(),
+                    pid => format!("process {pid}"),
+                };
+                return Err(SpillError::InUse {
+                    dir: dir.to_owned(),
+                    owner,
+                });
+            }
+            Err(fs::TryLockError::Error(source)) => {
+                return Err(SpillError::io("lock", &path)(source));
+            }
+        }
+        let named = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
+        named.map_err(SpillError::io("write", &path))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            lock: Mutex::new(Some(file)),
+        })
+    }
+
+    /// Lets another process take the folder.
+    pub(super) fn give_up(&self) {
+        self.lock.lock().take();
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(segment::file_name(number))
+    }
+
+    /// Looks through all segments, cuts off what was never answered for, and puts aside what cannot be read.
+    pub(super) fn survey(&self) -> Result<Left, SpillError> {
+        let mut numbers = self.numbers()?;
+        numbers.sort_unstable();
+        let mut left = Left {
+            next: numbers.last().map_or(1, |last| last + 1),
+            ..Left::default()
+        };
+        for number in numbers {
+            let path = self.path(number);
+            let bytes = fs::read(&path).map_err(SpillError::io("read", &path))?;
+            let scan = segment::scan(&bytes);
+            let rest = bytes.len() as u64 - scan.whole;
+            match scan.end {
+                End::Clean => {}
+                End::Torn => {
+                    tracing::warn!(
+                        file = %path.display(), bytes = rest,
+                        "cut off the last {rest} bytes: a write that did not come to its end, and was never answered for"
+                    );
+                    self.cut(number, scan.whole)?;
+                }
+                End::Damaged => {
+                    left.damaged += 1;
+                    self.put_aside(number, scan.whole)?;
+                }
+            }
+            if scan.records == 0 {
+                self.remove(number)?;
+                continue;
+            }
+            left.segments.push(Segment {
+                len: scan.whole,
+                records: scan.records,
+                oldest: scan.oldest,
+                sealed: true,
+                ..Segment::new(number)
+            });
+        }
+        Ok(left)
+    }
+
+    fn numbers(&self) -> Result<Vec<u64>, SpillError> {
+        let failed = || SpillError::io("read", &self.dir);
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed())? {
+            let name = entry.map_err(failed())?.file_name();
+            numbers.extend(name.to_str().and_then(segment::number));
+        }
+        Ok(numbers)
+    }
+
+    /// Bytes of the files that are neither the lock nor one of `segments`.
+    pub(super) fn others(&self, segments: &[u64]) -> u64 {
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            // Whoever writes next will say so.
+            return 0;
+        };
+        entries
+            .flatten()
+            .filter(|entry| {
+                let name = entry.file_name();
+                let known = name.to_str().and_then(segment::number);
+                name != LOCK && !known.is_some_and(|number| segments.contains(&number))
+            })
+            .filter_map(|entry| entry.metadata().ok())
+            .map(|file| file.len())
+            .sum()
+    }
+
+    /// A new segment, durable as far as its name goes.
+    pub(super) fn create(&self, number: u64) -> Result<File, SpillError> {
+        let path = self.path(number);
+        let create = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&path)?;
+            file.write_all(&MAGIC)?;
+            self.sync()?;
+            Ok(file)
+        };
+        create().map_err(SpillError::io("create", &path))
+    }
+
+    /// Bytes `from` to `to` of a segment.
+    pub(super) fn read(&self, number: u64, from: u64, to: u64) -> Result<Vec<u8>, SpillError> {
+        let path = self.path(number);
+        let read = || {
+            let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(usize::MAX)];
+            File::open(&path)?.read_exact_at(&mut bytes, from)?;
+            Ok(bytes)
+        };
+        read().map_err(SpillError::io("read", &path))
+    }
+
+    /// Cuts a segment at `len`.
+    pub(super) fn cut(&self, number: u64, len: u64) -> Result<(), SpillError> {
+        let path = self.path(number);
+        let cut = || {
+            let file = OpenOptions::new().write(true).open(&path)?;
+            file.set_len(len)?;
+            file.sync_all()
+        };
+        cut().map_err(SpillError::io("cut", &path))
+    }
+
+    /// Moves what follows byte `from` of a damaged segment to a file of its own, and says so. What stands before it is whole.
+    pub(super) fn put_aside(&self, number: u64, from: u64) -> Result<(), SpillError> {
+        let path = self.path(number);
+        let aside = self.dir.join(segment::damaged_name(number, from));
+        tracing::error!(
+            file = %path.display(), offset = from, kept_in = %aside.display(),
+            "a segment of the spill is damaged: events that were answered with 200 cannot be read; what follows byte {from} is kept aside"
+        );
+        let keep = || {
+            let mut damaged = File::open(&path)?;
+            damaged.seek(std::io::SeekFrom::Start(from))?;
+            // A crash in between leaves both; the next start does it again.
+            let mut kept = File::create(&aside)?;
+            std::io::copy(&mut damaged, &mut kept)?;
+            kept.sync_all()?;
+            self.sync()
+        };
+        keep().map_err(SpillError::io("keep", &aside))?;
+        self.cut(number, from)
+    }
+
+    /// Appends frames to the file of what Kafka refused of a segment.
+    pub(super) fn keep_refused(&self, number: u64, frames: &[u8]) -> Result<PathBuf, SpillError> {
+        let path = self.dir.join(segment::refused_name(number));
+        let keep = || {
+            let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
+            if file.metadata()?.len() == 0 {
+                file.write_all(&MAGIC)?;
+            }
+            file.write_all(frames)?;
+            file.sync_all()?;
+            self.sync()
+        };
+        keep().map_err(SpillError::io("keep", &path))?;
+        Ok(path)
+    }
+
+    /// Deletes a segment. One that is gone already is as good.
+    pub(super) fn remove(&self, number: u64) -> Result<(), SpillError> {
+        let path = self.path(number);
+        let remove = || {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                other => other?,
+            }
+            // Else a power cut could bring it back, and its events a second time.
+            self.sync()
+        };
+        remove().map_err(SpillError::io("delete", &path))
+    }
+
+    /// Makes names durable.
+    fn sync(&self) -> std::io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::{Record, encode};
+    use super::*;
+
+    fn frames(count: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for n in 0..count {
+            let record = Record {
+                at: i64::from(n),
+                key: b"k",
+                traceparent: b"",
+                payload: &[n; 20],
+            };
+            encode(record, &mut bytes);
+        }
+        bytes
+    }
+
+    fn write(folder: &Folder, number: u64, bytes: &[u8]) {
+        folder.create(number).unwrap().write_all(bytes).unwrap();
+    }
+
+    fn names(folder: &Folder) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder.dir())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name != LOCK)
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn two_owners_of_a_folder_are_one_too_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Folder::take(dir.path()).unwrap();
+        let refused = Folder::take(dir.path()).unwrap_err().to_string();
+        let pid = format!("in use by process {}", std::process::id());
+        assert!(refused.contains(&pid), "{refused}");
+        first.give_up();
+        Folder::take(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_was_left_is_found_in_order_and_a_torn_tail_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::take(dir.path()).unwrap();
+        write(&folder, 12, &frames(3));
+        let three = frames(3);
+        write(&folder, 3, &three[..three.len() - 1]);
+        // Created, and nothing written yet.
+        write(&folder, 13, &[]);
+        let left = folder.survey().unwrap();
+        let found: Vec<_> = left
+            .segments
+            .iter()
+            .map(|s| (s.number, s.records))
+            .collect();
+        assert_eq!(found, [(3, 2), (12, 3)]);
+        assert_eq!((left.next, left.damaged), (14, 0));
+        assert_eq!(
+            names(&folder),
+            [segment::file_name(3), segment::file_name(12)]
+        );
+        let len = fs::metadata(folder.path(3)).unwrap().len();
+        assert_eq!(len, left.segments[0].len);
+        assert_eq!(folder.others(&[3, 12]), 0);
+    }
+
+    #[test]
+    fn of_a_damaged_segment_the_whole_part_stays_and_the_rest_is_kept_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::take(dir.path()).unwrap();
+        let one = frames(1).len();
+        let mut bytes = frames(3);
+        bytes[one + 30] ^= 1;
+        write(&folder, 1, &bytes);
+        write(&folder, 2, &frames(1));
+        let left = folder.survey().unwrap();
+        let found: Vec<_> = left
+            .segments
+            .iter()
+            .map(|s| (s.number, s.records))
+            .collect();
+        assert_eq!(found, [(1, 1), (2, 1)]);
+        assert_eq!(left.damaged, 1);
+        let from = (MAGIC.len() + one) as u64;
+        let aside = folder.dir().join(segment::damaged_name(1, from));
+        assert_eq!(fs::read(aside).unwrap(), bytes[one..]);
+        assert_eq!(folder.others(&[1, 2]), 2 * one as u64);
+        // The next start finds nothing wrong any more.
+        assert_eq!(folder.survey().unwrap().damaged, 0);
+    }
+
+    #[test]
+    fn what_is_refused_is_kept_in_the_layout_of_a_segment() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::take(dir.path()).unwrap();
+        folder.keep_refused(4, &frames(1)).unwrap();
+        let path = folder.keep_refused(4, &frames(2)).unwrap();
+        assert_eq!(segment::scan(&fs::read(path).unwrap()).records, 3);
+    }
+}
