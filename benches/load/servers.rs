@@ -33,6 +33,8 @@ impl Sluice {
         let address = process::free_address();
         bed.set("gateway.listen", address.to_string());
         bed.set("log.level", "warn");
+        let staging = format!("file://{}", bed.path("staging").display());
+        bed.set("warehouse.object_store.url", staging);
         bed.workspace(workspace);
         bed.run(&["topics", "apply", "--yes"]);
         let started = roles
