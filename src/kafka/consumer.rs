@@ -22,12 +22,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError as LibraryError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::TopicPartitionList;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::{ClientContext, TopicPartitionList};
-use rdkafka_sys::RDKafkaRespErr;
 
 use crate::config::{FirstOffset, KafkaConfig};
 use crate::failpoint;
@@ -39,6 +38,7 @@ use super::error::KafkaError;
 use super::ffi::{self, RawGroupMetadata};
 use super::list;
 use super::message;
+use super::rebalance::{Context, Names, Rebalance};
 use super::record::{Committed, Message, OffsetCommit, StartAt, TopicPartition};
 
 /// Told about partitions that come and go. Called by [`Consumer::poll`] on its thread.
@@ -736,94 +736,5 @@ impl Ends {
             StartAt::Offset(_) => None,
         };
         found.map_or(start, |offset| StartAt::Offset(*offset))
-    }
-}
-
-/// A change of the assignment that waits to be served by the next poll.
-#[derive(Debug, Clone)]
-enum Rebalance {
-    Assign(Vec<TopicPartition>),
-    /// The listener was told of an assignment, and said where to begin.
-    Begin(Vec<(TopicPartition, StartAt)>),
-    Revoke {
-        partitions: Vec<TopicPartition>,
-        lost: bool,
-    },
-}
-
-struct Context {
-    observer: Observer,
-    pending: Mutex<Vec<Rebalance>>,
-    /// The consumer is being dropped: nobody polls any more.
-    unattended: AtomicBool,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.observer.log(level, facility, line);
-    }
-
-    fn stats_raw(&self, json: &[u8]) {
-        self.observer.stats(json);
-    }
-
-    fn error(&self, error: LibraryError, reason: &str) {
-        self.observer.error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Context {
-    /// Only notes what is to be done: `Consumer::poll` does it when this has returned, with the listener at hand.
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        what: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
-        let assign = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.unattended.load(Ordering::Acquire) {
-            let raw = consumer.client().native_ptr();
-            let result = if assign {
-                ffi::incremental_assign(raw, list)
-            } else {
-                ffi::incremental_unassign(raw, list)
-            };
-            if let Err(error) = result {
-                tracing::debug!("{error}");
-            }
-            return;
-        }
-        let partitions = list::elements(list)
-            .into_iter()
-            .map(|element| element.topic_partition)
-            .collect();
-        self.pending.lock().push(if assign {
-            Rebalance::Assign(partitions)
-        } else {
-            Rebalance::Revoke {
-                partitions,
-                lost: consumer.assignment_lost(),
-            }
-        });
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            let error = KafkaError::from_library("commit offsets", &error);
-            tracing::warn!("{error}; the next commit covers it");
-        }
-    }
-}
-
-/// Partitions in a log line.
-struct Names<'a>(&'a [TopicPartition]);
-
-impl std::fmt::Display for Names<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (i, tp) in self.0.iter().enumerate() {
-            let gap = if i == 0 { "" } else { " " };
-            write!(f, "{gap}{tp}")?;
-        }
-        Ok(())
     }
 }

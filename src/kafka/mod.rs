@@ -85,6 +85,7 @@ mod produce_error;
 mod producer;
 mod queue;
 mod reader;
+mod rebalance;
 mod record;
 mod stats;
 mod txn;

@@ -39,6 +39,9 @@ metrics! {
         skipped_total: counter["lane"],
         /// Commits of progress, by outcome.
         commits_total: counter["lane", "outcome"],
+        /// Partitions' progress that did not fit into a commit's metadata: what ended beyond it is delivered again after a
+        /// crash, and counted again.
+        progress_cut_total: counter["lane"],
         /// Seconds of one commit of progress.
         commit_seconds: histogram["lane"],
     }
@@ -130,6 +133,7 @@ pub(super) struct LaneMetrics {
     pub(super) paused_partitions: IntGauge,
     pub(super) partitions: IntGauge,
     pub(super) skipped: IntCounter,
+    pub(super) progress_cut: IntCounter,
     pub(super) commit_seconds: Histogram,
 }
 
@@ -143,6 +147,7 @@ impl LaneMetrics {
             paused_partitions: all.paused_partitions.with_label_values(label),
             partitions: all.partitions.with_label_values(label),
             skipped: all.skipped_total.with_label_values(label),
+            progress_cut: all.progress_cut_total.with_label_values(label),
             commit_seconds: all.commit_seconds.with_label_values(label),
             all: Arc::clone(all),
             lane: Arc::clone(lane),

@@ -62,6 +62,8 @@ pub(super) struct Snapshot {
     pub(super) epoch: u64,
     pub(super) commit: OffsetCommit,
     from: i64,
+    /// Whether the metadata has no room for all that is done.
+    pub(super) is_cut: bool,
     ended: Ended,
 }
 
@@ -163,6 +165,7 @@ impl Partition {
                 next_offset: next.next_offset,
                 metadata: next.metadata,
             },
+            is_cut: next.is_cut,
             ended: std::mem::take(&mut self.ended),
         })
     }
