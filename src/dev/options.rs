@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::kafka::Progress;
 use crate::app::RoleName;
-use crate::config::{Config, Mode, TopicsConfig};
+use crate::config::{BatchConfig, Config, Mode, TopicsConfig, WarehouseConfig};
 
 /// The port that people expect, taken unless it is in use.
 const GATEWAY_PORT: u16 = 8080;
@@ -14,6 +14,11 @@ const WORKSPACE_POLL_MS: u64 = 500;
 
 /// How long the roles may take to drain, in milliseconds: somebody waits for the prompt.
 const DRAIN_MS: u64 = 10_000;
+
+/// How old a row gets before it is in a staging file, in milliseconds.
+const BATCH_AGE_MS: u64 = 500;
+/// Between two loads, in milliseconds.
+const LOAD_INTERVAL_MS: u64 = 500;
 
 /// What dev mode can be told.
 pub struct DevOptions {
@@ -35,8 +40,14 @@ pub struct DevOptions {
     pub progress: Progress,
 }
 
-/// The settings of the roles: the given ones, with what dev mode decides over them. Pure but for a look at the port.
-pub(super) fn config(options: &DevOptions, kafka: &Cluster<'_>, workspace: &Path) -> Config {
+/// The settings of the roles: the given ones, with what dev mode decides over them. `data_dir` is the absolute path of the
+/// options' folder. Pure but for a look at the port.
+pub(super) fn config(
+    options: &DevOptions,
+    kafka: &Cluster<'_>,
+    workspace: &Path,
+    data_dir: &Path,
+) -> Config {
     let mut config = options.config.clone();
     config.mode = Mode::Dev;
     config.kafka.bootstrap = kafka.bootstrap.to_owned();
@@ -51,7 +62,20 @@ pub(super) fn config(options: &DevOptions, kafka: &Cluster<'_>, workspace: &Path
     config.admin.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.gateway.listen =
         SocketAddr::from((Ipv4Addr::LOCALHOST, gateway_port(options.gateway_port)));
+    warehouse(&mut config.warehouse, data_dir);
     config
+}
+
+/// Staging files lie beside everything else, and rows come while somebody looks.
+fn warehouse(config: &mut WarehouseConfig, data_dir: &Path) {
+    let staging = url::Url::from_directory_path(data_dir.join("staging")).ok();
+    if config.object_store.url.is_none() {
+        config.object_store.url = staging.map(String::from);
+    }
+    if config.batch.age_ms_max == BatchConfig::default().age_ms_max {
+        config.batch.age_ms_max = BATCH_AGE_MS;
+    }
+    config.load.interval_ms.get_or_insert(LOAD_INTERVAL_MS);
 }
 
 /// The cluster that is used.
@@ -98,7 +122,7 @@ mod tests {
                 bootstrap: "k:1",
                 shared,
             };
-            config(&options(dir), &cluster, Path::new("w.yaml"))
+            config(&options(dir), &cluster, Path::new("w.yaml"), Path::new(dir))
                 .topics
                 .prefix
         };
@@ -113,8 +137,15 @@ mod tests {
             bootstrap: "k:1",
             shared: true,
         };
-        let config = config(&options("/a"), &cluster, Path::new("w.yaml"));
+        let config = config(
+            &options("/a"),
+            &cluster,
+            Path::new("w.yaml"),
+            Path::new("/a b"),
+        );
         config.validate().unwrap();
+        let staging = config.warehouse.object_store.url.as_deref();
+        assert_eq!(staging, Some("file:///a%20b/staging/"));
         assert_eq!(config.gateway.listen.to_string(), "127.0.0.1:4321");
         assert!(config.admin.listen.ip().is_loopback());
         assert_eq!(config.mode, Mode::Dev);

@@ -79,7 +79,7 @@ impl Session {
             bootstrap: kafka.bootstrap(),
             shared: !kafka.is_ours(),
         };
-        let config = options::config(options, &cluster, &file);
+        let config = options::config(options, &cluster, &file, &data_dir);
         config.validate()?;
         let topic_prefix = config.topics.prefix.clone();
         (options.progress)("starting the roles");

@@ -163,6 +163,34 @@ async fn an_accepted_event_outlives_kill_9_and_the_next_start_cleans_up_after_it
 }
 
 #[tokio::test]
+async fn an_event_arrives_at_the_webhook_and_as_a_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&dir.path().join("dev"), &[]);
+    dev.track("everywhere").await;
+    wait_for("the webhook's line", READY_WITHIN, || {
+        let log = std::fs::read_to_string(dev.text("webhook_log")).unwrap_or_default();
+        let line: Value = serde_json::from_str(log.lines().next()?).unwrap();
+        assert_eq!(line["body"]["messageId"], "everywhere");
+        assert_eq!(line["body"]["properties"]["total"], 12.5);
+        Some(())
+    });
+    let row = wait_for("the row", READY_WITHIN, || {
+        let file = rusqlite::Connection::open(dev.text("warehouse")).unwrap();
+        let query = "select id, user_id, total from order_completed";
+        file.query_row(query, [], |row| {
+            Ok((
+                row.get::<_, String>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, f64>(2)?,
+            ))
+        })
+        .ok()
+    });
+    assert_eq!(row, ("everywhere".to_owned(), "ada".to_owned(), 12.5));
+    assert_eq!(dev.stop(Signal::SIGINT).code(), Some(0));
+}
+
+#[tokio::test]
 async fn the_built_in_webhook_has_written_the_line_before_it_answers() {
     let dir = tempfile::tempdir().unwrap();
     let dev = Dev::start(&dir.path().join("dev"), &["--roles", "gateway"]);
