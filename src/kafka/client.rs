@@ -134,9 +134,6 @@ pub(super) fn transactional(config: &KafkaConfig, transactional_id: &str) -> Cli
     let mut c = producer(config, transactional_id);
     c.set("client.id", transactional_id)
         .set("transactional.id", transactional_id)
-        // A record that the broker cannot take yet holds the whole transaction: with the library's 100 ms a transaction was
-        // seldom acknowledged sooner. Doubles up to `retry.backoff.max.ms`, so an outage is not hammered.
-        .set("retry.backoff.ms", "5")
         .set(
             "transaction.timeout.ms",
             config.transaction.timeout_ms.to_string(),
