@@ -21,7 +21,8 @@ use sluice::kafka::{
 use sluice::shutdown::Shutdown;
 use sluice::telemetry::{Health, Registry};
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// A broker that was killed needs half a minute until it leads again, and more on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// One destination that takes everything, one warehouse, one that takes only tracks.
 pub const WORKSPACE: &str = r#"
