@@ -85,6 +85,10 @@ fn extras(
 ) {
     for (name, value) in config.extra.iter().chain(of_kind) {
         c.set(name, value);
+        if name == "debug" {
+            // rust-rdkafka sets `log_level` from its own field, and the default would hide what was asked for.
+            c.set_log_level(RDKafkaLogLevel::Debug);
+        }
     }
 }
 
