@@ -18,6 +18,7 @@ mod proc;
 mod report;
 mod servers;
 mod sink;
+mod soak;
 mod topic;
 
 #[path = "../../tests/it/support/client.rs"]
@@ -66,8 +67,29 @@ enum Command {
     },
     /// The whole path: starts all roles against a webhook of its own and follows every event to it.
     Pipeline(Pipeline),
+    /// Loads a gateway of its own for long and samples its memory.
+    Soak(Soak),
     /// Measures everything and rewrites the tables of a Markdown file.
     Report(Report),
+}
+
+#[derive(Args)]
+pub struct Soak {
+    /// How long.
+    #[arg(long, default_value_t = 30.0)]
+    minutes: f64,
+    /// Requests a second; without it as many as the connections carry.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Connections.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Events of a request; 0 posts single events.
+    #[arg(long, default_value_t = 0)]
+    batch: usize,
+    /// Bytes of an event.
+    #[arg(long, default_value_t = 1024)]
+    event_bytes: usize,
 }
 
 #[derive(Args)]
@@ -221,6 +243,7 @@ async fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Pipeline(args) => pipeline(args).await,
+        Command::Soak(args) => soak::soak(&args).await,
         Command::Report(args) => report::report(&args).await,
     }
 }
