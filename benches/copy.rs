@@ -1,7 +1,11 @@
 //! The processor against a real broker on this machine: how fast it copies a backlog with a fan-out of two, and how late an
 //! event comes out at a steady rate.
 //!
-//! `cargo bench --bench copy -- [--events 500000] [--rates 1000,10000] [--seconds 10] [--pace 10] [--bytes 800]`
+//! `cargo bench --bench copy -- [--events 500000] [--rates 1000,10000] [--seconds 10] [--pace 10] [--bytes 800] [--set name=value]
+//! [--partitions 3]`
+//!
+//! `--partitions` is how many each topic has at most; `topics.yaml` declares 12 and 6, dev mode makes 3 on one broker.
+//! `--set` gives the producers a property of librdkafka.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
@@ -32,6 +36,8 @@ struct Options {
     seconds: u64,
     pace: u64,
     bytes: usize,
+    set: BTreeMap<String, String>,
+    partitions: i32,
 }
 
 impl Options {
@@ -42,6 +48,8 @@ impl Options {
             seconds: 10,
             pace: Config::default().processor.transaction_pace_ms,
             bytes: 800,
+            set: BTreeMap::new(),
+            partitions: 3,
         };
         let args: Vec<String> = std::env::args()
             .skip(1)
@@ -57,6 +65,11 @@ impl Options {
                 "--seconds" => options.seconds = value.parse().unwrap(),
                 "--pace" => options.pace = value.parse().unwrap(),
                 "--bytes" => options.bytes = value.parse().unwrap(),
+                "--partitions" => options.partitions = value.parse().unwrap(),
+                "--set" => {
+                    let (name, value) = value.split_once('=').unwrap();
+                    options.set.insert(name.to_owned(), value.to_owned());
+                }
                 other => panic!("unknown option {other}"),
             }
         }
@@ -75,7 +88,8 @@ struct Bed {
 impl Bed {
     fn new(options: &Options) -> Self {
         let local = LocalKafka::shared().unwrap_or_else(|error| panic!("{error}"));
-        let kafka = KafkaConfig::at(local.bootstrap());
+        let mut kafka = KafkaConfig::at(local.bootstrap());
+        kafka.extra_producer.clone_from(&options.set);
         let names = TopicNames::new(&format!("copy-{:08x}.", fastrand::u32(..)));
         let topics = [
             (Topic::Events, 12),
@@ -89,7 +103,7 @@ impl Bed {
             .iter()
             .map(|(topic, partitions)| NewTopic {
                 name: names.name(topic),
-                partitions: *partitions,
+                partitions: options.partitions.min(*partitions),
                 replication: 1,
                 settings: BTreeMap::new(),
             })
@@ -199,6 +213,9 @@ fn cpu(broker: Option<u32>) -> (f64, f64) {
 
 fn main() {
     let options = Options::read();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -306,13 +323,17 @@ async fn steady(options: &Options, rate: u64) {
         .get();
     println!(
         "{rate} events/s, pace {} ms: read at the destination's topic after {} ms (p50), {} ms (p99), {} ms (max), {} events; \
-         {:.0} transactions/s; processor time: this process {:.0} %, broker {:.0} % of a core",
+         {:.0} transactions/s, {:.1} ms each until acknowledged; processor time: this process {:.0} %, broker {:.0} % of a core",
         options.pace,
         at(0.5),
         at(0.99),
         at(1.0),
         late.len(),
         transactions as f64 / took.as_secs_f64(),
+        {
+            let waits = metrics.acknowledge_seconds.with_label_values(none);
+            waits.get_sample_sum() / waits.get_sample_count() as f64 * 1e3
+        },
         (after.0 - before.0) / took.as_secs_f64() * 100.0,
         (after.1 - before.1) / took.as_secs_f64() * 100.0,
     );
