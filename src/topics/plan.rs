@@ -28,10 +28,16 @@ pub struct Cluster {
     pub topics: BTreeMap<String, Observed>,
 }
 
+/// Partitions of a topic for each broker in dev mode. librdkafka sends one request for each partition that a transaction
+/// wrote to, and a broker serves the requests of a connection one after the other: on one broker every further partition
+/// makes each transaction longer and nothing faster.
+const DEV_PARTITIONS_MAX: i32 = 3;
+
 /// What a plan may do.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PlanOptions {
-    /// In [`Mode::Dev`] replication is capped at the number of brokers and the in-sync minimum is 1.
+    /// In [`Mode::Dev`] replication is capped at the number of brokers, the in-sync minimum is 1, and a topic has at most
+    /// [`DEV_PARTITIONS_MAX`] partitions for each broker.
     pub mode: Mode,
     /// Adds partitions to keyed topics. Keys then move to other partitions: events of one user that are in flight meanwhile can
     /// be delivered out of order, and parked keys are looked for in the wrong place.
@@ -172,7 +178,11 @@ pub fn plan(
             shape.partitions = counts.get(partner).copied().unwrap_or(shape.partitions);
         }
         if options.mode == Mode::Dev {
-            relax(&mut shape, cluster.brokers);
+            let have = cluster
+                .topics
+                .get(&name)
+                .map(|observed| observed.partitions);
+            relax(&mut shape, cluster.brokers, have);
         }
         let count = match cluster.topics.get(&name) {
             None => create(&mut plan, &name, &shape, cluster.brokers),
@@ -208,11 +218,18 @@ fn partners_first<'a>(spec: &Spec, names: &TopicNames, wanted: &'a [Topic]) -> V
     topics
 }
 
-/// One broker cannot hold three copies, and in dev mode need not.
-fn relax(shape: &mut Shape, brokers: usize) {
+/// One broker cannot hold three copies, and in dev mode need not; nor many partitions. A topic that has more of them already,
+/// up to what is declared, keeps them.
+fn relax(shape: &mut Shape, brokers: usize, have: Option<i32>) {
     let brokers = i16::try_from(brokers.max(1)).unwrap_or(i16::MAX);
     shape.replication = shape.replication.min(brokers);
     shape.config.insert(MIN_INSYNC.to_owned(), "1".to_owned());
+    if shape.copartition_with.is_some() {
+        return;
+    }
+    let least = shape.partitions.min(DEV_PARTITIONS_MAX);
+    let most = (DEV_PARTITIONS_MAX * i32::from(brokers)).min(shape.partitions);
+    shape.partitions = have.map_or(most, |have| have.clamp(least, shape.partitions));
 }
 
 fn create(plan: &mut Plan, name: &str, shape: &Shape, brokers: usize) -> i32 {

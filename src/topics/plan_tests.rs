@@ -225,3 +225,23 @@ fn foreign_topics_are_not_mentioned_and_leftovers_of_ours_are_never_touched() {
     };
     assert_eq!(plan.notes, [left]);
 }
+
+#[test]
+fn one_broker_in_dev_mode_gets_few_partitions_and_keeps_those_it_has() {
+    let counts = |cluster: &Cluster| -> Vec<i32> {
+        ["t.events", "t.seen", "t.deliver.hook", "t.parked.hook"]
+            .map(|name| cluster.topics[name].partitions)
+            .to_vec()
+    };
+    assert_eq!(counts(&applied(1, dev())), [3, 3, 3, 3]);
+    assert_eq!(counts(&applied(3, dev())), [9, 9, 6, 6]);
+    assert_eq!(counts(&applied(3, production())), [12, 12, 6, 6]);
+
+    // As a version before this rule made them, one of them lost since.
+    let mut older = applied(3, production());
+    older.brokers = 1;
+    older.topics.remove("t.seen");
+    let plan = run(&older, dev());
+    assert_eq!(plan.refusals().count(), 0, "{plan:?}");
+    assert_eq!(counts(&carried_out(&plan, older)), [12, 12, 6, 6]);
+}
