@@ -70,7 +70,9 @@ fn main() {
         "{} transactions of {} records; commit: until all records are acknowledged + offsets and end of the transaction",
         options.transactions, options.records
     );
-    println!("| partitions | commit p50 / p90 / p99 ms | acknowledged p50 / p99 ms | the rest p50 / p99 ms | transactions/s |");
+    println!(
+        "| partitions | commit p50 / p90 / p99 ms | acknowledged p50 / p99 ms | the rest p50 / p99 ms | transactions/s |"
+    );
     println!("|---|---|---|---|---|");
     for partitions in &options.partitions {
         measure(&kafka, &options, *partitions);

@@ -86,8 +86,10 @@ impl OutcomeCount {
 }
 
 impl LedgerEntry<'_> {
-    /// Kafka key of an entry: stage and source partition, so that one partition's entries keep their order.
-    pub fn key(stage: Stage, topic: &str, partition: i32) -> String {
-        format!("{}/{topic}/{partition}", stage.name())
+    /// Kafka key of an entry: stage and writer, so that a transaction touches one partition of `ledger`, however many
+    /// source partitions it accounts for. Each touched partition costs a request and a marker in every transaction. Readers
+    /// order entries by the ranges they state.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.stage, self.instance)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::clock::UnixMs;
-use crate::event::{DeadLetterReason, Ending, FilterReason, LedgerEntry, Stage, codec};
+use crate::event::{DeadLetterReason, Ending, FilterReason, codec};
 use crate::kafka::{
     GroupMetadata, KafkaError, Message, OffsetCommit, RecordRef, TopicPartition, TxnReport,
 };
@@ -175,7 +175,7 @@ impl Transaction {
             let entry = tally.entry(&events, *partition, &self.routes, &instance, now);
             let mut payload = Vec::with_capacity(256);
             codec::encode_ledger(&entry, out.framing, &mut payload)?;
-            let key = LedgerEntry::key(Stage::Processor, &events, *partition);
+            let key = entry.key();
             out.note(RecordRef::new(&ledger, key.as_bytes(), &payload))?;
         }
         Ok(())

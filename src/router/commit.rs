@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::config::KafkaConfig;
-use crate::event::{CodecError, Framing, LedgerEntry, Stage, codec};
+use crate::event::{CodecError, Framing, LedgerEntry, codec};
 use crate::fault::{Classify, Fault};
 use crate::kafka::{
     KafkaError, Membership, OffsetCommit, ProduceError, Record, RecordRef, SendError, TxnError,
@@ -282,6 +282,5 @@ fn write(txn: &mut TxnProducer, record: RecordRef<'_>) -> Result<(), CommitError
 pub(super) fn encode(entry: &LedgerEntry<'_>) -> Result<(String, Vec<u8>), CodecError> {
     let mut bytes = Vec::with_capacity(256);
     codec::encode_ledger(entry, Framing::default(), &mut bytes)?;
-    let key = LedgerEntry::key(Stage::Router, &entry.topic, entry.partition);
-    Ok((key, bytes))
+    Ok((entry.key(), bytes))
 }

@@ -290,7 +290,7 @@ impl Task {
         };
         let mut payload = Vec::new();
         codec::encode_ledger(&entry, Framing::SingleObject, &mut payload)?;
-        let key = LedgerEntry::key(Stage::Warehouse, &source, manifest.partition);
+        let key = entry.key();
         self.shared
             .producer
             .send(latch, RecordRef::new(topic, key.as_bytes(), &payload))?;

@@ -175,10 +175,7 @@ impl Bed {
             .iter()
             .map(|m| {
                 let entry = codec::decode_ledger(m.payload.as_deref().unwrap()).unwrap();
-                assert_eq!(
-                    m.key.as_deref().unwrap(),
-                    LedgerEntry::key(Stage::Processor, &entry.topic, entry.partition).as_bytes()
-                );
+                assert_eq!(m.key.as_deref().unwrap(), entry.key().as_bytes());
                 LedgerEntry {
                     stage: entry.stage.into_owned().into(),
                     topic: entry.topic.into_owned().into(),

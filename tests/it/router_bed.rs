@@ -227,15 +227,28 @@ impl Bed {
     pub fn balance(&self) -> BTreeMap<String, i64> {
         let mut balance = BTreeMap::new();
         let mut reached: HashMap<(String, i32), i64> = HashMap::new();
-        let mut entries = self.read(&Topic::Ledger);
-        entries.sort_by_key(|m| (m.partition, m.offset));
-        for message in entries {
-            let entry = codec::decode_ledger(message.payload.as_deref().unwrap()).unwrap();
-            let key = LedgerEntry::key(Stage::Router, &entry.topic, entry.partition);
-            assert_eq!(message.key.as_deref(), Some(key.as_bytes()));
+        let entry = |m: &Message| -> LedgerEntry<'static> {
+            let entry = codec::decode_ledger(m.payload.as_deref().unwrap()).unwrap();
+            assert_eq!(m.key.as_deref(), Some(entry.key().as_bytes()));
+            LedgerEntry {
+                stage: entry.stage.into_owned().into(),
+                topic: entry.topic.into_owned().into(),
+                instance: entry.instance.into_owned().into(),
+                ..entry
+            }
+        };
+        let mut entries: Vec<LedgerEntry<'_>> =
+            self.read(&Topic::Ledger).iter().map(entry).collect();
+        // Each writer has its own partition of the ledger, and ranges go on where another writer's ended.
+        entries.sort_by_key(|e| (e.topic.to_string(), e.partition, e.from_offset, e.to_offset));
+        for entry in entries {
             let place = (entry.topic.to_string(), entry.partition);
             if let Some(to) = reached.insert(place, entry.to_offset) {
-                assert_eq!(to, entry.from_offset, "a gap or an overlap in {key}");
+                assert_eq!(
+                    to, entry.from_offset,
+                    "a gap or an overlap in {}-{}",
+                    entry.topic, entry.partition
+                );
             }
             let counted: i64 = entry.outcomes.iter().map(|o| o.count).sum();
             assert_eq!(counted, entry.records);

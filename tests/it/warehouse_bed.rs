@@ -191,8 +191,7 @@ impl Bed {
         let mut balance = BTreeMap::new();
         for message in self.read(&Topic::Ledger) {
             let entry = codec::decode_ledger(message.payload.as_deref().unwrap()).unwrap();
-            let key = LedgerEntry::key(Stage::Warehouse, &entry.topic, entry.partition);
-            assert_eq!(message.key.as_deref().unwrap(), key.as_bytes());
+            assert_eq!(message.key.as_deref().unwrap(), entry.key().as_bytes());
             for outcome in entry.outcomes {
                 let ending = outcome.ending.into_owned();
                 let what = (outcome.destination_id, ending, outcome.reason.into_owned());
