@@ -46,6 +46,12 @@ pub struct GatewayConfig {
     pub access_log_sample: f64,
     /// Bytes of one request body, as sent and as inflated. Default 4096000, as RudderStack.
     pub body_bytes_max: usize,
+    /// Bytes of an audience list (`/v1/audiencelist`), as sent and as inflated, in place of `body_bytes_max`, which RudderStack does
+    /// not hold them to. A list is one event and so one record: it is never more than `kafka.producer.message_bytes_max`, which
+    /// goes up with the topics' `max.message.bytes`. A batch is held to `body_bytes_max` whatever is in it. Default 16 MiB.
+    pub audience_list_bytes_max: usize,
+    /// Members and elements of one audience list, all together, in place of `json_values_max`. Default 500000.
+    pub audience_list_values_max: usize,
     /// Bytes of a multipart form posted to a webhook source, files and all. What is made of it must fit `body_bytes_max`.
     /// Never more than `in_flight_bytes_max`. Default 32 MiB, as RudderStack.
     pub multipart_bytes_max: usize,
@@ -184,6 +190,8 @@ impl Default for GatewayConfig {
             retl_destination_required: false,
             access_log_sample: 0.0,
             body_bytes_max: 4_096_000,
+            audience_list_bytes_max: 16 << 20,
+            audience_list_values_max: 500_000,
             multipart_bytes_max: 32 << 20,
             batch_events_max: 10_000,
             json_depth_max: 100,
@@ -208,23 +216,30 @@ impl GatewayConfig {
         Duration::from_millis(self.ack_deadline_ms)
     }
 
-    pub(super) fn check(&self, problems: &mut Vec<String>) {
+    /// Bytes that an audience list may have where a record may have `message_bytes_max`.
+    pub fn audience_list_bytes(&self, message_bytes_max: usize) -> usize {
+        self.audience_list_bytes_max.min(message_bytes_max)
+    }
+
+    /// `message_bytes_max` is what a record may have.
+    pub(super) fn check(&self, message_bytes_max: usize, problems: &mut Vec<String>) {
+        let largest = self
+            .body_bytes_max
+            .max(self.audience_list_bytes(message_bytes_max));
         let mut at_least = |key: &str, value: usize, least: usize| {
             if value < least {
                 problems.push(format!("gateway.{key}: {value} is less than {least}"));
             }
         };
         at_least("body_bytes_max", self.body_bytes_max, 1);
+        at_least("audience_list_bytes_max", self.audience_list_bytes_max, 1);
+        at_least("audience_list_values_max", self.audience_list_values_max, 1);
         at_least("batch_events_max", self.batch_events_max, 1);
         at_least("json_depth_max", self.json_depth_max, 4);
         at_least("json_values_max", self.json_values_max, 1);
         at_least("connections_max", self.connections_max, 1);
         at_least("header_bytes_max", self.header_bytes_max, 8 << 10);
-        at_least(
-            "in_flight_bytes_max",
-            self.in_flight_bytes_max,
-            2 * self.body_bytes_max,
-        );
+        at_least("in_flight_bytes_max", self.in_flight_bytes_max, 2 * largest);
         at_least("multipart_bytes_max", self.multipart_bytes_max, 1);
         if self.json_depth_max > 120 {
             problems.push(format!(
@@ -249,7 +264,7 @@ impl GatewayConfig {
         }
         self.source_transformer.check(problems);
         self.check_origins(problems);
-        self.check_spill(problems);
+        self.check_spill(largest, problems);
         if self
             .internal_token
             .as_ref()
@@ -259,7 +274,7 @@ impl GatewayConfig {
         }
     }
 
-    fn check_spill(&self, problems: &mut Vec<String>) {
+    fn check_spill(&self, largest: usize, problems: &mut Vec<String>) {
         let Some(spill) = &self.spill else { return };
         if spill.dir.as_os_str().is_empty() {
             problems.push("gateway.spill.dir: must name a folder".to_owned());
@@ -270,9 +285,9 @@ impl GatewayConfig {
                 spill.segment_bytes_max
             ));
         }
-        if spill.bytes_max < spill.segment_bytes_max.max(self.body_bytes_max as u64) {
+        if spill.bytes_max < spill.segment_bytes_max.max(largest as u64) {
             problems.push(format!(
-                "gateway.spill.bytes_max: {} is less than gateway.spill.segment_bytes_max or gateway.body_bytes_max",
+                "gateway.spill.bytes_max: {} is less than gateway.spill.segment_bytes_max or than the largest request ({largest})",
                 spill.bytes_max
             ));
         }
@@ -304,9 +319,37 @@ mod tests {
     use super::*;
 
     fn problems(config: &GatewayConfig) -> Vec<String> {
+        problems_with(config, 1_000_000)
+    }
+
+    fn problems_with(config: &GatewayConfig, message_bytes_max: usize) -> Vec<String> {
         let mut problems = Vec::new();
-        config.check(&mut problems);
+        config.check(message_bytes_max, &mut problems);
         problems
+    }
+
+    #[test]
+    fn an_audience_list_is_held_to_a_limit_of_its_own_and_to_that_of_a_record() {
+        let config = GatewayConfig::default();
+        assert!(config.audience_list_bytes_max > config.body_bytes_max);
+        assert_eq!(config.audience_list_bytes(1_000_000), 1_000_000);
+        let own = config.audience_list_bytes_max;
+        assert_eq!(config.audience_list_bytes(64 << 20), own);
+        // One that could not be held while it is inflated, and one that the spill could never take.
+        let mut config = GatewayConfig {
+            in_flight_bytes_max: 2 * own - 1,
+            ..GatewayConfig::default()
+        };
+        assert_eq!(problems_with(&config, 64 << 20).len(), 1);
+        assert_eq!(problems_with(&config, 1_000_000).len(), 0);
+        config.in_flight_bytes_max = 2 * own;
+        config.spill = Some(SpillConfig {
+            bytes_max: own as u64 - 1,
+            segment_bytes_max: 4_096,
+            ..SpillConfig::at("/spill")
+        });
+        assert_eq!(problems_with(&config, 64 << 20).len(), 1);
+        assert_eq!(problems_with(&config, 1_000_000).len(), 0);
     }
 
     #[test]

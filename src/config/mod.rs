@@ -113,7 +113,8 @@ impl Config {
         let mut problems = Vec::new();
         self.kafka.check(&mut problems);
         self.topics.check(&mut problems);
-        self.gateway.check(&mut problems);
+        self.gateway
+            .check(self.kafka.producer.message_bytes_max, &mut problems);
         self.processor.check(&mut problems);
         self.router.check(&mut problems);
         self.warehouse.check(&mut problems);

@@ -121,13 +121,14 @@ async fn take(
 ) -> Result<Receipt, Refusal> {
     let gateway = exchange.gateway;
     let revision = exchange.authenticate(input.key)?;
+    let limits = gateway.limits(input.route);
     let mut taken = gateway.budget.taker();
-    let body = exchange.read(&mut taken).await?;
+    let body = exchange.read_at_most(limits.body_bytes, &mut taken).await?;
     let sent = {
         let text = repair(&body);
         let payload = match input.shape {
-            Shape::One => payload::single(&text, gateway.bounds)?,
-            Shape::Batch | Shape::Import => payload::batch(&text, gateway.bounds)?,
+            Shape::One => payload::single(&text, limits.payload)?,
+            Shape::Batch | Shape::Import => payload::batch(&text, limits.payload)?,
         };
         let kind = (input.shape == Shape::One).then(|| input.route.event_type());
         let caller = match exchange.caller.take() {

@@ -75,6 +75,7 @@ use limit::ByteBudget;
 use metrics::{GatewayMetrics, RouteMetrics};
 use outbox::Outbox;
 use payload::PayloadBounds;
+use routes::Route;
 use server::{Server, Settings};
 use spill::{Spill, Surroundings};
 use suppress::Suppression;
@@ -91,6 +92,14 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// Time kept from the drain for queued records and the producer's end.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// How large a request may be, and what it may hold.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Bytes of the body, as sent and as inflated.
+    body_bytes: usize,
+    payload: PayloadBounds,
+}
+
 /// What every request needs.
 struct Gateway {
     config: GatewayConfig,
@@ -104,6 +113,7 @@ struct Gateway {
     spill: Option<Spill>,
     budget: Arc<ByteBudget>,
     bounds: PayloadBounds,
+    audience_list: Limits,
     rules: Rules,
     metrics: Arc<GatewayMetrics>,
     routes: RouteMetrics,
@@ -258,6 +268,17 @@ impl Gateway {
         self.producer.healthy() || self.spill.as_ref().is_some_and(Spill::has_room)
     }
 
+    /// What a request to `route` may be.
+    fn limits(&self, route: Route) -> Limits {
+        match route {
+            Route::AudienceList => self.audience_list,
+            _ => Limits {
+                body_bytes: self.config.body_bytes_max,
+                payload: self.bounds,
+            },
+        }
+    }
+
     /// Blocks; inside a runtime.
     fn new(deps: &Deps) -> Result<Self, GatewayError> {
         let config = deps.config.gateway.clone();
@@ -265,12 +286,29 @@ impl Gateway {
         let kafka = &deps.config.kafka;
         let budget = ByteBudget::new(config.in_flight_bytes_max);
         let topic = deps.topics.name(&Topic::Events);
+        let bounds = PayloadBounds {
+            event: Bounds {
+                depth: config.json_depth_max,
+                values: config.json_values_max,
+            },
+            events: config.batch_events_max,
+        };
+        let audience_list = Limits {
+            body_bytes: config.audience_list_bytes(kafka.producer.message_bytes_max),
+            payload: PayloadBounds {
+                event: Bounds {
+                    values: config.audience_list_values_max,
+                    ..bounds.event
+                },
+                ..bounds
+            },
+        };
         let spill = match &config.spill {
             Some(spill) => Some(Spill::open(&Surroundings {
                 config: spill,
                 kafka,
                 topic: &topic,
-                request_bytes: config.body_bytes_max,
+                request_bytes: config.body_bytes_max.max(audience_list.body_bytes),
                 queue_bytes_max: config.in_flight_bytes_max,
                 metrics: &deps.metrics,
                 shutdown: &deps.shutdown,
@@ -309,13 +347,8 @@ impl Gateway {
                     .saturating_sub(RECORD_OVERHEAD),
             },
             budget,
-            bounds: PayloadBounds {
-                event: Bounds {
-                    depth: config.json_depth_max,
-                    values: config.json_values_max,
-                },
-                events: config.batch_events_max,
-            },
+            bounds,
+            audience_list,
             rules: Rules {
                 allow_anonymous: config.allow_missing_ids,
             },

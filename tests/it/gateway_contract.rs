@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::Write;
 
 use serde_json::{Value, json};
+use sluice::config::Secret;
 use sluice::event::Envelope;
 
 use crate::support::client::{basic, request};
@@ -243,6 +244,74 @@ async fn gzip_is_read_whatever_the_content_type_says_and_bombs_are_not() {
     let reply = gateway.post("/v1/track", "K", large).await;
     assert_eq!(reply.short(), (413, "request size exceeds max limit\n"));
     assert_eq!(gateway.events().await.len(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audience_list_may_be_larger_than_other_requests() {
+    let token = "correct horse battery";
+    let gateway = TestGateway::start_with(WORKSPACE, |config| {
+        config.gateway.internal_token = Some(Secret::new(token));
+        config.gateway.body_bytes_max = 10_000;
+        config.gateway.json_values_max = 100;
+        config.gateway.audience_list_bytes_max = 100_000;
+        config.gateway.audience_list_values_max = 2_000;
+    })
+    .await;
+    let list = |kind: &str, members: usize, bytes: usize| {
+        let member = json!({"EMAIL": "x".repeat(bytes)});
+        let data = json!({"add": vec![member; members]});
+        json!({"userId": "u", "type": kind, "properties": {"listData": data}}).to_string()
+    };
+    let (small, large) = (list("", 10, 10), list("", 50, 1_000));
+    let too_large = (413, "request size exceeds max limit\n");
+    let too_many = (400, "event has too many values\n");
+    for (path, body, expected) in [
+        ("/v1/identify", &small, (200, "ok")),
+        ("/v1/identify", &large, too_large),
+        ("/v1/audiencelist", &large, (200, "ok")),
+        ("/v1/audiencelist", &list("", 200, 1_000), too_large),
+        ("/v1/identify", &list("", 100, 10), too_many),
+        ("/v1/audiencelist", &list("", 900, 10), (200, "ok")),
+        ("/v1/audiencelist", &list("", 1_500, 10), too_many),
+        // Ours: RudderStack asks after it has read all of it.
+        (
+            "/v1/batch",
+            &format!(r#"{{"batch":[{}]}}"#, list("audiencelist", 50, 1_000)),
+            too_large,
+        ),
+    ] {
+        let reply = gateway.post(path, "K", body).await;
+        assert_eq!(reply.short(), expected, "{path}, {} bytes", body.len());
+    }
+    let auth = basic("K");
+    let headers = [("Authorization", auth.as_str()), ("X-Sluice-Token", token)];
+    let target = "/internal/v1/audiencelist";
+    let reply = gateway
+        .send("POST", target, &headers, large.as_bytes())
+        .await;
+    assert_eq!(reply.short(), (200, "ok"));
+    let events = gateway.events().await;
+    let lists = events.iter().filter(|e| e.event_type == "audiencelist");
+    assert_eq!((lists.count(), events.len()), (3, 4));
+    gateway.stop().await;
+
+    // What is no record cannot pass, whatever its own limit is, and need not be read to be told so.
+    let gateway = TestGateway::start_with(WORKSPACE, |config| {
+        config.kafka.producer.message_bytes_max = 20_000;
+        config.gateway.audience_list_bytes_max = 100_000;
+    })
+    .await;
+    for (bytes, expected) in [
+        (10_000, (200, "ok")),
+        (19_900, too_large),
+        (30_000, too_large),
+    ] {
+        let reply = gateway
+            .post("/v1/audiencelist", "K", list("", 1, bytes))
+            .await;
+        assert_eq!(reply.short(), expected, "{bytes}");
+    }
     gateway.stop().await;
 }
 

@@ -347,6 +347,7 @@ fn with_spill(dir: &Path, bytes_max: u64) -> impl Fn(&mut Config) + use<> {
     move |config| {
         // The spill is ready when the largest request would fit.
         config.gateway.body_bytes_max = 8 << 10;
+        config.gateway.audience_list_bytes_max = 8 << 10;
         config.gateway.spill = Some(SpillConfig {
             bytes_max,
             segment_bytes_max: SEGMENT_BYTES,
