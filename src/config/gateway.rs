@@ -37,6 +37,12 @@ pub struct GatewayConfig {
     pub source_transformer: SourceTransformerConfig,
     /// How many events each source may send.
     pub rate_limit: RateLimitConfig,
+    /// Events that requests to `/internal/v1/batch` may announce in `X-Batch-Size` in each window, all sources of a gateway process
+    /// together; beyond it 429 and `Retry-After`, before the body is read. Requests that announce nothing are not counted.
+    /// Default 0: no limit, as RudderStack.
+    pub internal_batch_throttle_events: u64,
+    /// The window of `internal_batch_throttle_events`, in milliseconds. Default 1000, as RudderStack.
+    pub internal_batch_throttle_window_ms: u64,
     /// Opens `/internal/v1/*` to requests with `X-Sluice-Token: <token>`. Default: these routes are not there.
     pub internal_token: Option<Secret>,
     /// Whether `/internal/v1/retl` must name a destination in `X-Rudder-Destination-Id`. Default false, as RudderStack.
@@ -186,6 +192,8 @@ impl Default for GatewayConfig {
             suppressed_users_max: 1_000_000,
             source_transformer: SourceTransformerConfig::default(),
             rate_limit: RateLimitConfig::default(),
+            internal_batch_throttle_events: 0,
+            internal_batch_throttle_window_ms: 1_000,
             internal_token: None,
             retl_destination_required: false,
             access_log_sample: 0.0,
@@ -254,6 +262,10 @@ impl GatewayConfig {
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("retry_after_s_max", u64::from(self.retry_after_s_max)),
             ("rate_limit.window_ms", self.rate_limit.window_ms),
+            (
+                "internal_batch_throttle_window_ms",
+                self.internal_batch_throttle_window_ms,
+            ),
         ] {
             if value == 0 {
                 problems.push(format!("gateway.{key}: must be more than 0"));
@@ -359,11 +371,12 @@ mod tests {
             in_flight_bytes_max: 1,
             json_depth_max: 500,
             ack_deadline_ms: 0,
+            internal_batch_throttle_window_ms: 0,
             access_log_sample: 2.0,
             internal_token: Some(Secret::new("short")),
             ..GatewayConfig::default()
         };
-        assert_eq!(problems(&config).len(), 5);
+        assert_eq!(problems(&config).len(), 6);
     }
 
     #[test]

@@ -38,12 +38,9 @@ impl Caller {
         let Some(rate) = self.rate else {
             return Ok(());
         };
-        self.allowance.take(events, rate, now).map_err(|wait| {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-            Refusal::RateLimited {
-                seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
-            }
-        })
+        self.allowance
+            .take(events, rate, now)
+            .map_err(Refusal::rate_limited)
     }
 }
 

@@ -70,6 +70,7 @@ use admit::Rules;
 use callers::Directory;
 use connection::Patience;
 use cors::Cors;
+use gcra::Allowance;
 use json::Bounds;
 use limit::ByteBudget;
 use metrics::{GatewayMetrics, RouteMetrics};
@@ -115,6 +116,8 @@ struct Gateway {
     bounds: PayloadBounds,
     audience_list: Limits,
     rules: Rules,
+    /// What requests to the internal batch route have announced.
+    announced: Allowance,
     metrics: Arc<GatewayMetrics>,
     routes: RouteMetrics,
     shutdown: Shutdown,
@@ -352,6 +355,7 @@ impl Gateway {
             rules: Rules {
                 allow_anonymous: config.allow_missing_ids,
             },
+            announced: Allowance::default(),
             routes: RouteMetrics::of(&metrics),
             metrics,
             shutdown: deps.shutdown.clone(),

@@ -36,7 +36,7 @@ pub(super) enum Refusal {
     DestinationDisabled,
     #[error("source does not accept webhook events")]
     NotAWebhook,
-    /// The source has sent more than it may; it may go on in so many seconds.
+    /// More was sent than may be; it may go on in so many seconds.
     #[error("max requests limit reached")]
     RateLimited { seconds: u32 },
     #[error("failed to read body from request")]
@@ -88,6 +88,14 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
+    /// What comes before `wait` is over is refused again.
+    pub(super) fn rate_limited(wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self::RateLimited {
+            seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+        }
+    }
+
     /// The answer's status.
     pub(super) fn status(self) -> StatusCode {
         match self {

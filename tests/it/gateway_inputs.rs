@@ -634,6 +634,52 @@ async fn a_source_over_its_limit_waits_and_the_others_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ingestion_service_that_announces_too_much_is_told_so_before_its_body_is_read() {
+    let token = "correct horse battery";
+    let start = async |events| {
+        TestGateway::start_with(WORKSPACE, |config| {
+            config.gateway.internal_token = Some(Secret::new(token));
+            config.gateway.internal_batch_throttle_events = events;
+            config.gateway.internal_batch_throttle_window_ms = 3_600_000;
+        })
+        .await
+    };
+    let body = json!([message("m", json!({}))]).to_string();
+    let post = async |gateway: &TestGateway, size: Option<&str>, body: &str| {
+        let mut headers = vec![("X-Sluice-Token", token)];
+        headers.extend(size.map(|size| ("X-Batch-Size", size)));
+        gateway
+            .send("POST", "/internal/v1/batch", &headers, body.as_bytes())
+            .await
+    };
+    let gateway = start(6).await;
+    let ok = (200, "ok");
+    assert_eq!(post(&gateway, Some("4"), &body).await.short(), ok);
+    assert_eq!(post(&gateway, Some("2"), &body).await.short(), ok);
+    // The header counts, not the body, which is not even looked at.
+    for body in [&*body, "{"] {
+        let reply = post(&gateway, Some("1"), body).await;
+        assert_eq!(reply.short(), (429, "max requests limit reached\n"));
+        let seconds: u32 = reply.header("retry-after").unwrap().parse().unwrap();
+        assert!(
+            (590..620).contains(&seconds),
+            "one of six an hour: {seconds}"
+        );
+    }
+    for size in [None, Some("0"), Some("-1"), Some("many")] {
+        assert_eq!(post(&gateway, size, &body).await.short(), ok, "{size:?}");
+    }
+    assert_eq!(gateway.events().await.len(), 6);
+    let refused = r#"sluice_gateway_requests_refused_total{reason="rate_limited",source=""} 2"#;
+    assert!(gateway.metrics.render().contains(refused));
+    gateway.stop().await;
+
+    let gateway = start(0).await;
+    assert_eq!(post(&gateway, Some("1000000"), &body).await.short(), ok);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_suppressed_user_is_answered_and_not_kept() {
     let mut list = tempfile::NamedTempFile::new().unwrap();
     writeln!(list, "forget-me\nweb\tonly-here").unwrap();

@@ -9,15 +9,17 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::response::Response;
+use http::HeaderMap;
 use serde::Deserialize;
 
 use super::super::accept::Exchange;
 use super::super::admit::{self, Arrival, Rules};
 use super::super::callers::Callers;
+use super::super::gcra::Rate;
 use super::super::json::{Bounds, JsonError, Scanner};
 use super::super::payload::{self, Event, PayloadBounds, PayloadError};
 use super::super::refusal::Refusal;
@@ -67,6 +69,9 @@ struct Properties {
     #[serde(rename = "botAction")]
     bot_action: Option<String>,
 }
+
+/// The header in which the service says how many events the body has.
+pub(in super::super) const BATCH_SIZE: &str = "X-Batch-Size";
 
 /// Requests of these types hold events of any type.
 const OF_MANY_TYPES: [&str; 4] = ["batch", "replay", "retl", "import"];
@@ -127,6 +132,7 @@ pub(in super::super) async fn stream(gateway: &Gateway, request: Request) -> Res
 
 async fn take(exchange: &mut Exchange<'_>) -> Result<(), Refusal> {
     let gateway = exchange.gateway;
+    within_throttle(gateway, &exchange.head.headers)?;
     let mut taken = gateway.budget.taker();
     let body = exchange.read(&mut taken).await?;
     let (batch, tallies) = {
@@ -143,6 +149,27 @@ async fn take(exchange: &mut Exchange<'_>) -> Result<(), Refusal> {
     send::wait(gateway, batch).await?;
     count(gateway, &tallies);
     Ok(())
+}
+
+/// Whether what the request announces may come now, before its body is read.
+fn within_throttle(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Refusal> {
+    let rate = Rate {
+        events: gateway.config.internal_batch_throttle_events,
+        window: Duration::from_millis(gateway.config.internal_batch_throttle_window_ms),
+    };
+    match announced(headers) {
+        Some(events) if rate.events > 0 => gateway
+            .announced
+            .take(events, rate, gateway.started.elapsed())
+            .map_err(Refusal::rate_limited),
+        _ => Ok(()),
+    }
+}
+
+/// How many events the body has, as its sender says. As in RudderStack a header that says nothing sensible says nothing.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(BATCH_SIZE)?.to_str().ok()?;
+    text.parse().ok().filter(|events| *events > 0)
 }
 
 /// Reads `[{"properties": {…}, "payload": {…}}, …]`.
@@ -475,6 +502,25 @@ mod tests {
         assert_eq!(checked(&json!(null)), Ok(0));
         let four = json!([good(), good(), good(), good()]);
         assert_eq!(checked(&four), Err(Refusal::TooLarge));
+    }
+
+    #[test]
+    fn a_batch_size_that_is_no_number_above_zero_says_nothing() {
+        for (text, events) in [
+            ("1", Some(1)),
+            ("+500", Some(500)),
+            ("0", None),
+            ("-3", None),
+            ("", None),
+            ("many", None),
+            ("1.5", None),
+            ("99999999999999999999", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(BATCH_SIZE, text.parse().unwrap());
+            assert_eq!(announced(&headers), events, "{text}");
+        }
+        assert_eq!(announced(&HeaderMap::new()), None);
     }
 
     #[test]

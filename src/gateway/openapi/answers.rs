@@ -183,7 +183,7 @@ fn about(status: u16) -> &'static str {
         401 => "Who sends it is not known.",
         404 => "What it names is not there, or is switched off.",
         413 => "The body, as sent or as inflated, or one of its events is too large.",
-        429 => "The source has sent more than it may; send it again later.",
+        429 => "More was sent than may be; send it again later.",
         500 => "The body did not arrive whole, or could not be inflated.",
         _ => "Nothing is accepted now; send it again later.",
     }

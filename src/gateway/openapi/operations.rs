@@ -11,6 +11,7 @@ use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{ContentBuilder, Required};
 
 use super::super::accept::{Answer, Input, Key, Shape};
+use super::super::inputs::stream::BATCH_SIZE;
 use super::super::refusal::Refusal;
 use super::super::routes::{Endpoint, INTERNAL_ROOT, Route};
 use super::super::{arrival, auth, status};
@@ -311,6 +312,10 @@ fn stream() -> OperationBuilder {
     described("Internal", "Take what an ingestion service took before.",
         "Messages of any sources, checked and stamped by the service. One bad message refuses all. Events of suppressed users, those \
         that the workspace blocks, and bots with the action `drop` are answered with 200 and not kept.")
+        .parameters(Some([header(
+            BATCH_SIZE,
+            "How many events the body has, for the limit on those of all sources together. Without it the request has no limit.",
+        )]))
         .request_body(Some(body(bodies::STREAM, example)))
         .responses(
             Answers::default()
@@ -319,6 +324,7 @@ fn stream() -> OperationBuilder {
                 .refusals(&[
                     Refusal::IncompleteMessage,
                     Refusal::NotAnEvent,
+                    Refusal::RateLimited { seconds: 1 },
                     Refusal::NotAcknowledged,
                 ])
                 .error(404, "no_token", NOT_FOUND)
