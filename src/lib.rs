@@ -13,6 +13,7 @@ pub mod failpoint;
 pub mod fault;
 pub mod gateway;
 pub mod kafka;
+pub mod lock;
 pub mod processor;
 pub mod retry;
 pub mod router;

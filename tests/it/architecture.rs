@@ -11,7 +11,7 @@ use sluice::topics::Spec;
 const ROWS: &[&[&str]] = &[
     &["fault", "clock", "failpoint", "tls"],
     &["event"],
-    &["retry", "shutdown", "config"],
+    &["retry", "shutdown", "config", "lock"],
     &["telemetry"],
     &["kafka"],
     &["control"],

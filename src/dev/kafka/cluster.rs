@@ -10,9 +10,9 @@ use super::error::LocalKafkaError;
 use super::jvm::Jvm;
 use super::node::Node;
 use super::options::{ClusterSize, LocalKafkaOptions};
-use super::owner::Owner;
 use super::ports;
 use super::settings::{Peer, server_properties};
+use crate::lock::FolderLock;
 
 /// Ports are checked and then released for the broker to take; another process can be faster, hardly three
 /// times.
@@ -27,14 +27,14 @@ pub(super) struct Cluster {
     jvm: Jvm,
     options: LocalKafkaOptions,
     // After the nodes: they are killed before the directory is given up.
-    _owner: Owner,
+    _owner: FolderLock,
 }
 
 impl Cluster {
     /// Takes the data directory, ends what an earlier run left there, and starts the brokers. Blocks until
     /// all of them answer.
     pub(super) fn start(jvm: Jvm, options: LocalKafkaOptions) -> Result<Self, LocalKafkaError> {
-        let owner = Owner::take(&options.data_dir)?;
+        let owner = FolderLock::take(&options.data_dir, "owner.lock")?;
         // Relative paths would mean something else to the brokers, which run in their own folders.
         let data_dir = fs::canonicalize(&options.data_dir)
             .map_err(LocalKafkaError::io("resolve", &options.data_dir))?;
@@ -216,7 +216,7 @@ fn start_nodes(
 
 fn choose_ports(options: &LocalKafkaOptions, keep: bool) -> Result<Vec<Peer>, LocalKafkaError> {
     let mut taken = Vec::new();
-    let mut choose = |before: Option<u16>| {
+    let mut choose = |before: Option<u16>| -> Result<u16, LocalKafkaError> {
         let port =
             ports::free(before.filter(|_| keep), &taken).ok_or_else(|| LocalKafkaError::Io {
                 what: "find a free port".into(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::fault::{Classify, Fault};
+use crate::lock::LockError;
 
 /// Why there is no local Kafka. The text is meant for the person at the terminal: it names the cause and the
 /// likely fix.
@@ -139,6 +140,22 @@ impl LocalKafkaError {
     pub(super) fn io(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let what = format!("{what} {}", path.display());
         move |source| Self::Io { what, source }
+    }
+}
+
+impl From<LockError> for LocalKafkaError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::InUse { dir, owner } => Self::InUse {
+                data_dir: dir,
+                owner,
+            },
+            LockError::Io {
+                operation,
+                path,
+                source,
+            } => Self::io(operation, &path)(source),
+        }
     }
 }
 

@@ -46,7 +46,6 @@ mod java;
 mod jvm;
 mod node;
 mod options;
-mod owner;
 mod ports;
 mod probe;
 mod process;

@@ -4,19 +4,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::fault::{Classify, Fault};
+use crate::lock::LockError;
 
 /// What can go wrong with the spill's folder. At the start it is a reason not to start; later the request is answered with
 /// 503, or the drain tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum SpillError {
-    /// Two gateways cannot share a folder.
-    #[error("{} is in use by {owner}; each gateway process needs a folder of its own", dir.display())]
-    InUse {
-        /// The folder.
-        dir: PathBuf,
-        /// Who has it.
-        owner: String,
-    },
+    /// The folder cannot be had.
+    #[error("{0}; each gateway process needs a folder of its own")]
+    Folder(#[from] LockError),
     /// The disk or the file system.
     #[error("could not {operation} {}: {source}", path.display())]
     Io {
@@ -43,7 +39,7 @@ impl SpillError {
     /// What was tried: metric label.
     pub(super) fn operation(&self) -> &'static str {
         match self {
-            Self::InUse { .. } => "lock",
+            Self::Folder(_) => "lock",
             Self::Io { operation, .. } => operation,
         }
     }
@@ -57,14 +53,14 @@ impl SpillError {
 impl Classify for SpillError {
     fn fault(&self) -> Fault {
         match self {
-            Self::InUse { .. } => Fault::Fatal,
+            Self::Folder(_) => Fault::Fatal,
             Self::Io { .. } => Fault::RETRY,
         }
     }
 
     fn code(&self) -> &'static str {
         match self {
-            Self::InUse { .. } => "spill_in_use",
+            Self::Folder(_) => "spill_folder",
             Self::Io { .. } => "spill_io",
         }
     }

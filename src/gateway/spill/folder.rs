@@ -1,13 +1,14 @@
 //! The folder of segments: locked, looked through at the start, kept in order. Blocks.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
 use crate::clock::UnixMs;
+use crate::lock::FolderLock;
 
 use super::error::SpillError;
 use super::segment::{self, End, MAGIC};
@@ -18,8 +19,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
-    /// The kernel's lock: gone with the file, and with the process however that ends.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<FolderLock>>,
 }
 
 /// A segment as far as it is durable.
@@ -69,42 +69,10 @@ pub(super) struct Left {
 impl Folder {
     /// Takes `dir`, creating it if need be.
     pub(super) fn take(dir: &Path) -> Result<Self, SpillError> {
-        fs::create_dir_all(dir).map_err(SpillError::io("create", dir))?;
-        let path = dir.join(LOCK);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(SpillError::io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // The text only helps the message.
-                let _read = file.read_to_string(&mut holder);
-                let owner = match holder.trim() {
-                    "" => "another process".to_owned(),
-                    pid => format!("process {pid}"),
-                };
-                return Err(SpillError::InUse {
-                    dir: dir.to_owned(),
-                    owner,
-                });
-            }
-            Err(fs::TryLockError::Error(source)) => {
-                return Err(SpillError::io("lock", &path)(source));
-            }
-        }
-        let named = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()));
-        named.map_err(SpillError::io("write", &path))?;
+        let lock = FolderLock::take(dir, LOCK)?;
         Ok(Self {
             dir: dir.to_owned(),
-            lock: Mutex::new(Some(file)),
+            lock: Mutex::new(Some(lock)),
         })
     }
 
