@@ -4,8 +4,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -19,6 +17,7 @@ use sluice::event::codec::decode_envelope;
 use crate::support::checker::{Input, Logged, check_log};
 use crate::support::feed::Feed;
 use crate::support::gateway::{TestGateway, config, until};
+use crate::support::load::Clients;
 use crate::support::process::{Bed, Process, Role, free_address, wait_for};
 use crate::support::records::read_all;
 
@@ -97,64 +96,9 @@ fn files(dir: &Path) -> Vec<String> {
     names
 }
 
-/// Clients that post single events one after the other until told to stop, and keep what was answered with 200.
-#[derive(Default)]
-struct Clients {
-    stop: AtomicBool,
-    accepted: Mutex<Vec<Input>>,
-    count: AtomicUsize,
-    refused: AtomicUsize,
-}
-
-impl Clients {
-    /// Loads a gateway while `faults` runs; returns what was accepted.
-    fn load(address: SocketAddr, faults: impl FnOnce(&Self)) -> Vec<Input> {
-        struct Stop<'a>(&'a AtomicBool);
-        impl Drop for Stop<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        let clients = Self::default();
-        std::thread::scope(|scope| {
-            for n in 0..CLIENTS {
-                let feed = Feed::new("s", n, 3, address, WRITE_KEY);
-                let clients = &clients;
-                scope.spawn(move || clients.run(feed));
-            }
-            // Also when a fault's own wait gives up.
-            let _stop = Stop(&clients.stop);
-            faults(&clients);
-        });
-        clients.accepted.into_inner().unwrap()
-    }
-
-    fn run(&self, mut feed: Feed) {
-        let mut accepted = Vec::new();
-        while !self.stop.load(Ordering::Relaxed) {
-            let input = feed.make(1).remove(0);
-            match feed.post_one(&input) {
-                Some(200) => {
-                    accepted.push(input);
-                    self.count.fetch_add(1, Ordering::Relaxed);
-                }
-                Some(503) => {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
-                }
-                Some(other) => panic!("the gateway answered {other}"),
-                // It is being started again.
-                None => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
-        self.accepted.lock().unwrap().extend(accepted);
-    }
-
-    fn wait_for_more(&self, wanted: usize, what: &str) {
-        let wanted = self.count.load(Ordering::Relaxed) + wanted;
-        wait_for(what, PATIENCE, || {
-            (self.count.load(Ordering::Relaxed) >= wanted).then_some(())
-        });
-    }
+/// What clients post.
+fn feeds(address: SocketAddr) -> impl Iterator<Item = Feed> {
+    (0..CLIENTS).map(move |n| Feed::new("s", n, 3, address, WRITE_KEY))
 }
 
 /// Every accepted event is in the topic, in its user's order, once the second of two with one id is left out.
@@ -190,12 +134,12 @@ fn an_outage_is_bridged_without_a_refusal_and_in_order() {
     let bed = bed(kafka.bootstrap(), "spill-outage");
     let address = free_address();
     let life = gateway(&bed, address).start_ready(PATIENCE);
-    let accepted = Clients::load(address, |clients| {
-        clients.wait_for_more(200, "load before the outage");
+    let answered = Clients::load(feeds(address), |clients| {
+        clients.wait_for_more(200, "load before the outage", PATIENCE);
         for outage in 1..=2 {
             kafka.kill9(1).unwrap();
-            clients.wait_for_more(CLIENTS as usize + 1, "it goes on without Kafka");
-            clients.wait_for_more(400, "load without Kafka");
+            clients.wait_for_more(CLIENTS as usize + 1, "it goes on without Kafka", PATIENCE);
+            clients.wait_for_more(400, "load without Kafka", PATIENCE);
             assert!(life.is_ready(), "not ready though the spill has room");
             wait_for("the metrics tell of it", PATIENCE, || {
                 let waiting = metric(&life, "sluice_gateway_spill_records")?;
@@ -208,13 +152,13 @@ fn an_outage_is_bridged_without_a_refusal_and_in_order() {
             wait_for("requests go to Kafka again", PATIENCE, || {
                 (metric(&life, "sluice_gateway_spill_active")? == 0).then_some(())
             });
-            clients.wait_for_more(200, &format!("load after outage {outage}"));
+            clients.wait_for_more(200, &format!("load after outage {outage}"), PATIENCE);
         }
-        assert_eq!(clients.refused.load(Ordering::Relaxed), 0);
     });
+    assert_eq!(answered.refused, 0);
     wait_drained(&life);
     assert!(life.stop(PATIENCE).success());
-    check(&bed, &accepted);
+    check(&bed, &answered.accepted);
 }
 
 #[test]
@@ -225,16 +169,16 @@ fn a_gateway_killed_without_kafka_and_while_it_drains_loses_nothing_it_answered_
     let address = free_address();
     let role = gateway(&bed, address);
     let mut life = role.start_ready(PATIENCE);
-    let accepted = Clients::load(address, |clients| {
-        clients.wait_for_more(100, "load before the outage");
+    let answered = Clients::load(feeds(address), |clients| {
+        clients.wait_for_more(100, "load before the outage", PATIENCE);
         kafka.kill9(1).unwrap();
         for _ in 0..4 {
-            clients.wait_for_more(200, "load without Kafka");
+            clients.wait_for_more(200, "load without Kafka", PATIENCE);
             life.kill9();
             // It finds no Kafka when it starts, and starts.
             life = role.start("");
         }
-        clients.wait_for_more(200, "load without Kafka");
+        clients.wait_for_more(200, "load without Kafka", PATIENCE);
         life.kill9();
         for point in [
             "gateway.spill.after_write=kill@20",
@@ -252,11 +196,11 @@ fn a_gateway_killed_without_kafka_and_while_it_drains_loses_nothing_it_answered_
             wait_for(point, PATIENCE, || life.was_killed().then_some(()));
         }
         life = role.start_ready(PATIENCE);
-        clients.wait_for_more(100, "load at the end");
+        clients.wait_for_more(100, "load at the end", PATIENCE);
     });
     wait_drained(&life);
     assert!(life.stop(PATIENCE).success());
-    check(&bed, &accepted);
+    check(&bed, &answered.accepted);
 }
 
 #[test]
@@ -434,12 +378,27 @@ async fn a_disk_that_cannot_be_written_to_is_503_and_never_a_false_200() {
     gateway.stop().await;
 }
 
+/// Creates a gateway's topic.
+async fn create_topic(bootstrap: &str, topic: &str, message_bytes_max: &str) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .unwrap();
+    let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1))
+        .set("max.message.bytes", message_bytes_max);
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let created = admin.create_topics([&new], &options).await.unwrap();
+    assert_eq!(created, [Ok(topic.to_owned())]);
+}
+
+async fn shared_kafka() -> String {
+    let kafka = tokio::task::spawn_blocking(LocalKafka::shared).await;
+    kafka.unwrap().unwrap().bootstrap().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_kafka_refuses_for_good_is_kept_and_holds_nothing_up() {
-    let kafka = tokio::task::spawn_blocking(LocalKafka::shared)
-        .await
-        .unwrap();
-    let bootstrap = kafka.unwrap().bootstrap().to_owned();
+    let bootstrap = shared_kafka().await;
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(NO_KAFKA);
     with_spill(dir.path(), 1 << 20)(&mut config);
@@ -450,14 +409,7 @@ async fn what_kafka_refuses_for_good_is_kept_and_holds_nothing_up() {
     }
     gateway.stop().await;
 
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", &bootstrap)
-        .create()
-        .unwrap();
-    let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("max.message.bytes", "3000");
-    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-    let created = admin.create_topics([&new], &options).await.unwrap();
-    assert_eq!(created, [Ok(topic)]);
+    create_topic(&bootstrap, &topic, "3000").await;
     config.kafka.bootstrap = bootstrap;
     let gateway = TestGateway::open(config, WORKSPACE).await;
     until("nothing waits", || records_left(&gateway) == Some(0)).await;

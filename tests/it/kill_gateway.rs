@@ -1,8 +1,6 @@
 //! A 200 is a promise: what the gateway answered with 200 is in Kafka, whatever died meanwhile.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -11,63 +9,15 @@ use sluice::event::codec::decode_envelope;
 
 use crate::support::checker::Input;
 use crate::support::feed::Feed;
+use crate::support::load::Clients;
 use crate::support::process::{Bed, free_address, wait_for};
 use crate::support::records::read_all;
 
 const WRITE_KEY: &str = "kill-gateway";
 const CLIENTS: u32 = 8;
+const WITHIN: Duration = Duration::from_secs(60);
 /// Events that must be accepted between two kills, so that each kill comes under load.
 const ACCEPTED_BETWEEN: usize = 100;
-
-/// Clients that post single events one after the other until told to stop, and keep what was answered with 200.
-struct Clients {
-    stop: AtomicBool,
-    accepted: Mutex<Vec<Input>>,
-    count: AtomicUsize,
-    refused: AtomicUsize,
-    broken: AtomicUsize,
-}
-
-impl Clients {
-    fn new() -> Self {
-        Self {
-            stop: AtomicBool::new(false),
-            accepted: Mutex::default(),
-            count: AtomicUsize::new(0),
-            refused: AtomicUsize::new(0),
-            broken: AtomicUsize::new(0),
-        }
-    }
-
-    fn run(&self, mut feed: Feed) {
-        let mut accepted = Vec::new();
-        while !self.stop.load(Ordering::Relaxed) {
-            let input = feed.make(1).remove(0);
-            match feed.post_one(&input) {
-                Some(200) => {
-                    accepted.push(input);
-                    self.count.fetch_add(1, Ordering::Relaxed);
-                }
-                Some(503) => {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
-                }
-                Some(other) => panic!("the gateway answered {other}"),
-                None => {
-                    self.broken.fetch_add(1, Ordering::Relaxed);
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            }
-        }
-        self.accepted.lock().unwrap().extend(accepted);
-    }
-
-    fn wait_for_more(&self, what: &str, within: Duration) {
-        let wanted = self.count.load(Ordering::Relaxed) + ACCEPTED_BETWEEN;
-        wait_for(what, within, || {
-            (self.count.load(Ordering::Relaxed) >= wanted).then_some(())
-        });
-    }
-}
 
 /// Loads a gateway from all clients while `faults` runs; then every id that got 200 must be in `events`.
 fn every_200_is_in_the_topic(
@@ -75,18 +25,9 @@ fn every_200_is_in_the_topic(
     gateway: std::net::SocketAddr,
     faults: impl FnOnce(&Clients),
 ) {
-    let clients = Clients::new();
-    std::thread::scope(|scope| {
-        for n in 0..CLIENTS {
-            let feed = Feed::new("k", n, 5, gateway, WRITE_KEY);
-            let clients = &clients;
-            scope.spawn(move || clients.run(feed));
-        }
-        // Stops the clients also when a fault's own wait gives up.
-        let _stop = Stop(&clients.stop);
-        faults(&clients);
-    });
-    let accepted = clients.accepted.into_inner().unwrap();
+    let feeds = (0..CLIENTS).map(|n| Feed::new("k", n, 5, gateway, WRITE_KEY));
+    let answered = Clients::load(feeds, faults);
+    let accepted = answered.accepted;
     let records = read_all(&bed.bootstrap, &bed.topic("events"));
     let there: HashSet<String> = records
         .iter()
@@ -96,8 +37,8 @@ fn every_200_is_in_the_topic(
     println!(
         "{} accepted, {} refused with 503, {} without an answer, {} records",
         accepted.len(),
-        clients.refused.into_inner(),
-        clients.broken.into_inner(),
+        answered.refused,
+        answered.broken,
         records.len()
     );
     assert!(
@@ -110,13 +51,6 @@ fn every_200_is_in_the_topic(
         accepted.len() > 10 * ACCEPTED_BETWEEN / 2,
         "too little load to tell"
     );
-}
-
-struct Stop<'a>(&'a AtomicBool);
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 fn source() -> serde_json::Value {
@@ -133,17 +67,18 @@ fn a_gateway_killed_twenty_times_under_load_loses_nothing_it_answered_with_200()
     let role = bed
         .role("gateway", "gateway")
         .with("gateway.listen", address.to_string());
-    let mut life = role.start_ready(Duration::from_secs(60));
+    let mut life = role.start_ready(WITHIN);
     every_200_is_in_the_topic(&bed, address, |clients| {
         for round in 1..=20 {
             clients.wait_for_more(
+                ACCEPTED_BETWEEN,
                 &format!("load before kill {round}"),
-                Duration::from_secs(60),
+                WITHIN,
             );
             life.kill9();
             life = role.start("");
         }
-        clients.wait_for_more("load after the last kill", Duration::from_secs(60));
+        clients.wait_for_more(ACCEPTED_BETWEEN, "load after the last kill", WITHIN);
     });
     let status = life.stop(Duration::from_secs(30));
     assert!(status.success(), "the last life drained badly: {status}");
@@ -170,31 +105,33 @@ fn a_leader_killed_five_times_under_load_costs_no_event_that_got_200() {
     let gateway = bed
         .role("gateway", "gateway")
         .with("gateway.listen", address.to_string())
-        .start_ready(Duration::from_secs(60));
+        .start_ready(WITHIN);
     let topic = bed.topic("events");
     every_200_is_in_the_topic(&bed, address, |clients| {
         for round in 1..=5 {
             clients.wait_for_more(
+                ACCEPTED_BETWEEN,
                 &format!("load before kill {round}"),
-                Duration::from_secs(60),
+                WITHIN,
             );
             let node = leaders::of(kafka.bootstrap(), &topic, 0);
             kafka.kill9(node).unwrap();
             let away = Instant::now();
             clients.wait_for_more(
+                ACCEPTED_BETWEEN,
                 &format!("load without node {node}"),
-                Duration::from_secs(60),
+                WITHIN,
             );
             println!(
                 "kill {round}: node {node}, accepted again after {:.1?}",
                 away.elapsed()
             );
             kafka.restart(node).unwrap();
-            wait_for("all replicas in sync", Duration::from_secs(60), || {
+            wait_for("all replicas in sync", WITHIN, || {
                 leaders::all_in_sync(kafka.bootstrap(), &topic, 3).then_some(())
             });
         }
-        clients.wait_for_more("load after the last kill", Duration::from_secs(60));
+        clients.wait_for_more(ACCEPTED_BETWEEN, "load after the last kill", WITHIN);
     });
     gateway.stop(Duration::from_secs(30));
 }

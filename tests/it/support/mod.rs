@@ -11,6 +11,7 @@ pub mod fault_proxy;
 pub mod feed;
 pub mod gateway;
 pub mod killed;
+pub mod load;
 pub mod postgres;
 pub mod process;
 pub mod python;
