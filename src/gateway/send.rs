@@ -12,6 +12,7 @@ use super::admit::{self, Arrival};
 use super::arrival;
 use super::callers::Caller;
 use super::connection::Connection;
+use super::outbox::Outgoing;
 use super::payload::Payload;
 use super::refusal::Refusal;
 use super::select::{Policy, Receipt, Selection, select};
@@ -39,11 +40,52 @@ pub(super) struct Sent {
 }
 
 /// How the records of one request become safe.
-enum Way {
+#[must_use = "nothing is accepted before it is acknowledged"]
+pub(super) enum Way {
     /// They are with Kafka's client.
     Kafka(kafka::Batch),
     /// They wait for the word which way to go, and are kept in case it has to be the other one.
     KafkaOrDisk(Frames),
+}
+
+impl Way {
+    /// Sends what is encoded, or keeps it until it is known which way it goes. `traceparent` gives the trace context of each
+    /// record by its number.
+    ///
+    /// # Errors
+    /// When Kafka's client refuses it; a part may be sent then.
+    pub(super) fn take<'t>(
+        gateway: &Gateway,
+        outgoing: &Outgoing<'_>,
+        traceparent: impl Fn(usize) -> &'t str,
+    ) -> Result<Self, Refusal> {
+        if gateway.spill.is_some() {
+            let now = gateway.clock.now_ms();
+            let frames = Frames::of(outgoing.records(), traceparent, now);
+            return Ok(Self::KafkaOrDisk(frames));
+        }
+        let batch = kafka::Batch::new();
+        outgoing.send(&gateway.producer, &batch, traceparent)?;
+        Ok(Self::Kafka(batch))
+    }
+
+    /// Waits until every in-sync replica has all of it, or the disk if there is a spill.
+    ///
+    /// # Errors
+    /// When neither said so in time. The records may be written all the same.
+    pub(super) async fn acknowledged(self, gateway: &Gateway) -> Result<(), Refusal> {
+        let deadline = kafka::deadline(gateway.config.ack_deadline());
+        match (self, &gateway.spill) {
+            (Self::Kafka(batch), _) => batch.wait(deadline).await.map_err(|error| {
+                tracing::debug!(%error, "events not acknowledged");
+                Refusal::from(&error)
+            }),
+            (Self::KafkaOrDisk(frames), Some(spill)) => {
+                spill.store(&gateway.producer, frames, deadline).await
+            }
+            (Self::KafkaOrDisk(_), None) => Err(Refusal::NotAcknowledged),
+        }
+    }
 }
 
 /// Admits, encodes and sends. Nothing is sent before every event is decided on.
@@ -77,16 +119,8 @@ pub(super) fn send<'a>(
             let now = gateway.started.elapsed();
             context.caller.within_limit(receipt.accepted, now)?;
         }
-        let way = if gateway.spill.is_some() {
-            let now = gateway.clock.now_ms();
-            Way::KafkaOrDisk(Frames::of(outgoing.records(), arrival.traceparent, now))
-        } else {
-            let batch = kafka::Batch::new();
-            outgoing.send(&gateway.producer, &batch, |_| arrival.traceparent)?;
-            Way::Kafka(batch)
-        };
         Ok(Sent {
-            way,
+            way: Way::take(gateway, outgoing, |_| arrival.traceparent)?,
             caller: Arc::clone(context.caller),
             receipt,
             bytes: outgoing.event_bytes(),
@@ -94,10 +128,10 @@ pub(super) fn send<'a>(
     })
 }
 
-/// Waits until every in-sync replica has all of it, or the disk if there is a spill.
+/// [`Way::acknowledged`]; then counts it.
 ///
 /// # Errors
-/// When neither said so in time. The records may be written all the same.
+/// As there.
 pub(super) async fn acknowledged(gateway: &Gateway, sent: Sent) -> Result<Receipt, Refusal> {
     let Sent {
         way,
@@ -105,32 +139,13 @@ pub(super) async fn acknowledged(gateway: &Gateway, sent: Sent) -> Result<Receip
         receipt,
         bytes,
     } = sent;
-    match (way, &gateway.spill) {
-        (Way::Kafka(batch), _) => wait(gateway, batch).await?,
-        (Way::KafkaOrDisk(frames), Some(spill)) => {
-            let deadline = kafka::deadline(gateway.config.ack_deadline());
-            spill.store(&gateway.producer, frames, deadline).await?;
-        }
-        (Way::KafkaOrDisk(_), None) => return Err(Refusal::NotAcknowledged),
-    }
+    way.acknowledged(gateway).await?;
     caller.accepted.inc_by(receipt.accepted);
     caller.bytes.inc_by(bytes);
     if receipt.suppressed > 0 {
         caller.suppressed.inc_by(receipt.suppressed);
     }
     Ok(receipt)
-}
-
-/// Waits until every in-sync replica has the records of `batch`.
-///
-/// # Errors
-/// When Kafka did not say so in time.
-pub(super) async fn wait(gateway: &Gateway, batch: kafka::Batch) -> Result<(), Refusal> {
-    let deadline = kafka::deadline(gateway.config.ack_deadline());
-    batch.wait(deadline).await.map_err(|error| {
-        tracing::debug!(%error, "events not acknowledged");
-        Refusal::from(&error)
-    })
 }
 
 fn arrival_of<'a>(context: &Context<'a>, payload: &Payload<'a>) -> Arrival<'a> {

@@ -8,7 +8,7 @@ use sluice::config::Secret;
 use sluice::event::Envelope;
 
 use crate::support::client::basic;
-use crate::support::gateway::{Reply, TestGateway, until};
+use crate::support::gateway::{Reply, TestGateway, message, until};
 
 const WORKSPACE: &str = r#"{"workspaceId":"ws","sources":[
   {"id":"web","name":"Website","writeKey":"K","enabled":true,"sourceDefinition":{"name":"Javascript"}},
@@ -434,24 +434,6 @@ connections: [{source: web, destination: hook}, {source: web, destination: off}]
         assert_eq!(destinations, expected);
         gateway.stop().await;
     }
-}
-
-/// A message of an ingestion service.
-fn message(id: &str, properties: Value) -> Value {
-    let mut message = json!({
-        "properties": {
-            "requestType": "track", "routingKey": "a<<>>b<<>>u", "workspaceID": "ws", "sourceID": "web",
-            "receivedAt": "2026-01-02T03:04:05.006Z", "requestIP": "203.0.113.9",
-        },
-        "payload": {
-            "type": "track", "event": "Order", "userId": "u", "messageId": id, "receivedAt": "2026-01-02T03:04:05.006Z",
-            "request_ip": "203.0.113.9", "rudderId": "e4cab80e-2f0e-4fa2-87e0-3a4af182634c",
-        },
-    });
-    for (name, value) in properties.as_object().unwrap() {
-        message["properties"][name] = value.clone();
-    }
-    message
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

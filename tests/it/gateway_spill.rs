@@ -9,14 +9,14 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use serde_json::json;
-use sluice::config::{Config, SpillConfig};
+use serde_json::{Value, json};
+use sluice::config::{Config, Secret, SpillConfig};
 use sluice::dev::kafka::{LocalKafka, LocalKafkaOptions};
 use sluice::event::codec::decode_envelope;
 
 use crate::support::checker::{Input, Logged, check_log};
 use crate::support::feed::Feed;
-use crate::support::gateway::{TestGateway, config, until};
+use crate::support::gateway::{TestGateway, config, message, until};
 use crate::support::load::Clients;
 use crate::support::process::{Bed, Process, Role, free_address, wait_for};
 use crate::support::records::read_all;
@@ -27,6 +27,7 @@ const WORKSPACE: &str = "sources: [{id: web, write_key: spill}]";
 /// on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 const CLIENTS: u32 = 6;
+const TOKEN: &str = "correct horse battery";
 /// Small, so that a short outage fills several.
 const SEGMENT_BYTES: u64 = 16 << 10;
 /// Nobody answers there.
@@ -394,6 +395,66 @@ async fn create_topic(bootstrap: &str, topic: &str, message_bytes_max: &str) {
 async fn shared_kafka() -> String {
     let kafka = tokio::task::spawn_blocking(LocalKafka::shared).await;
     kafka.unwrap().unwrap().bootstrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_ingestion_service_plays_in_is_spilled_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(NO_KAFKA);
+    with_spill(dir.path(), 1 << 20)(&mut config);
+    config.gateway.internal_token = Some(Secret::new(TOKEN));
+    let gateway = TestGateway::open(config.clone(), WORKSPACE).await;
+    let topic = gateway.topic.clone();
+    gateway.wait_ready().await;
+    let post = async |gateway: &TestGateway, body: Value| {
+        let token = [("X-Sluice-Token", TOKEN)];
+        let reply = gateway
+            .send(
+                "POST",
+                "/internal/v1/batch",
+                &token,
+                body.to_string().as_bytes(),
+            )
+            .await;
+        (reply.status, reply.body)
+    };
+    let ok = || (200, "ok".to_owned());
+    let drop = json!({"isBot": true, "botAction": "drop"});
+    assert_eq!(
+        post(&gateway, json!([message("x", drop.clone())])).await,
+        ok()
+    );
+    assert_eq!(files(dir.path()), Vec::<String>::new(), "nothing was kept");
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let body = json!([
+        message("a", json!({"traceID": trace, "routingKey": "a"})),
+        message("y", drop),
+        message("b", json!({"routingKey": "b"})),
+    ]);
+    assert_eq!(post(&gateway, body).await, ok());
+    let accepted = r#"sluice_gateway_events_accepted_total{source="web"} 2"#;
+    assert!(gateway.metrics.render().contains(accepted));
+    until("two wait", || records_left(&gateway) == Some(2)).await;
+    gateway.stop().await;
+
+    config.kafka.bootstrap = shared_kafka().await;
+    create_topic(&config.kafka.bootstrap, &topic, "1000000").await;
+    let gateway = TestGateway::open(config, WORKSPACE).await;
+    until("nothing waits", || records_left(&gateway) == Some(0)).await;
+    assert_eq!(
+        post(&gateway, json!([message("c", json!({"routingKey": "c"}))])).await,
+        ok()
+    );
+    let records: Vec<_> = gateway
+        .records()
+        .await
+        .into_iter()
+        .map(|r| (String::from_utf8(r.key).unwrap(), r.headers))
+        .collect();
+    let traced = vec![("traceparent".to_owned(), trace.as_bytes().to_vec())];
+    let plain = |key: &str| (key.to_owned(), Vec::new());
+    assert_eq!(records, [("a".to_owned(), traced), plain("b"), plain("c")]);
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

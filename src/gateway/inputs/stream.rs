@@ -25,12 +25,12 @@ use super::super::payload::{self, Event, PayloadBounds, PayloadError};
 use super::super::refusal::Refusal;
 use super::super::repair::repair;
 use super::super::routes::Route;
+use super::super::send::Way;
 use super::super::suppress::Suppressed;
-use super::super::{Gateway, arrival, reply, send};
+use super::super::{Gateway, arrival, reply};
 use crate::clock::{UnixMs, parse_rfc3339};
 use crate::control::Workspace;
 use crate::event::Envelope;
-use crate::kafka;
 
 /// What the service knows of an event. Names and types are RudderStack's; members that nothing here asks for are passed.
 #[derive(Debug, Default, Deserialize)]
@@ -135,7 +135,7 @@ async fn take(exchange: &mut Exchange<'_>) -> Result<(), Refusal> {
     within_throttle(gateway, &exchange.head.headers)?;
     let mut taken = gateway.budget.taker();
     let body = exchange.read(&mut taken).await?;
-    let (batch, tallies) = {
+    let (way, tallies) = {
         let text = repair(&body);
         let checked = messages(&text, gateway.bounds)?
             .into_iter()
@@ -146,7 +146,7 @@ async fn take(exchange: &mut Exchange<'_>) -> Result<(), Refusal> {
         }
         send(gateway, &checked)?
     };
-    send::wait(gateway, batch).await?;
+    way.acknowledged(gateway).await?;
     count(gateway, &tallies);
     Ok(())
 }
@@ -318,7 +318,7 @@ fn fate(
 fn send(
     gateway: &Gateway,
     checked: &[Checked<'_>],
-) -> Result<(kafka::Batch, BTreeMap<String, Tally>), Refusal> {
+) -> Result<(Way, BTreeMap<String, Tally>), Refusal> {
     let callers = gateway.directory.now();
     let suppressed = gateway.suppression.now();
     let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
@@ -343,11 +343,10 @@ fn send(
                 Fate::Dropped(reason) => *tally.dropped.entry(reason).or_default() += 1,
             }
         }
-        let batch = kafka::Batch::new();
-        outgoing.send(&gateway.producer, &batch, |number| {
+        let way = Way::take(gateway, outgoing, |number| {
             traces.get(number).copied().unwrap_or_default()
         })?;
-        Ok((batch, tallies))
+        Ok((way, tallies))
     })
 }
 
@@ -372,7 +371,7 @@ fn arrival_of<'a>(one: &'a Checked<'_>, callers: &Callers) -> Arrival<'a> {
     }
 }
 
-/// Counts what Kafka has now. Sources that are not known share one label: anybody could make up more.
+/// Counts what is safe now. Sources that are not known share one label: anybody could make up more.
 fn count(gateway: &Gateway, tallies: &BTreeMap<String, Tally>) {
     let callers = gateway.directory.now();
     let metrics = &gateway.metrics;

@@ -78,7 +78,7 @@ impl Flow {
         }
         self.bytes += bytes;
         self.records += records;
-        if self.mode == Mode::Direct {
+        if self.mode == Mode::Direct && records > 0 {
             self.mode = Mode::Spilling;
         }
         Ok(())
@@ -173,7 +173,7 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (1..20_u64).prop_map(Step::Take),
+            (0..20_u64).prop_map(Step::Take),
             (1..20_u64).prop_map(Step::Settle),
             Just(Step::Close),
             Just(Step::Reopen),

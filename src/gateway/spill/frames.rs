@@ -14,18 +14,18 @@ pub(in super::super) struct Frames {
 }
 
 impl Frames {
-    /// Frames keys and payloads.
-    pub(in super::super) fn of<'a>(
+    /// Frames keys and payloads; `traceparent` gives the trace context of each by its number.
+    pub(in super::super) fn of<'a, 't>(
         records: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-        traceparent: &str,
+        traceparent: impl Fn(usize) -> &'t str,
         at: UnixMs,
     ) -> Self {
         let mut frames = Self::default();
-        for (key, payload) in records {
+        for (number, (key, payload)) in records.enumerate() {
             frames.push(Record {
                 at,
                 key,
-                traceparent: traceparent.as_bytes(),
+                traceparent: traceparent(number).as_bytes(),
                 payload,
             });
         }

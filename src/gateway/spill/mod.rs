@@ -156,6 +156,10 @@ impl Spill {
         frames: Frames,
         deadline: Instant,
     ) -> Result<(), Refusal> {
+        if frames.count() == 0 {
+            // All its events were dropped. The disk would have nothing to remember the request by.
+            return Ok(());
+        }
         let patience = deadline.min(kafka::deadline(self.after));
         if self.goes_to_kafka(kafka, patience).await {
             let Err(error) = self.send(kafka, &frames, patience).await else {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use serde_json::{Value, json};
 use sluice::clock::SystemClock;
 use sluice::config::{Config, Mode};
 use sluice::control::{Control, parse_workspace};
@@ -245,6 +246,24 @@ impl TestGateway {
             .unwrap()
             .unwrap();
     }
+}
+
+/// What an ingestion service plays in: an event with the id `id`, and what more the service knows of it.
+pub fn message(id: &str, properties: Value) -> Value {
+    let mut message = json!({
+        "properties": {
+            "requestType": "track", "routingKey": "a<<>>b<<>>u", "workspaceID": "ws", "sourceID": "web",
+            "receivedAt": "2026-01-02T03:04:05.006Z", "requestIP": "203.0.113.9",
+        },
+        "payload": {
+            "type": "track", "event": "Order", "userId": "u", "messageId": id, "receivedAt": "2026-01-02T03:04:05.006Z",
+            "request_ip": "203.0.113.9", "rudderId": "e4cab80e-2f0e-4fa2-87e0-3a4af182634c",
+        },
+    });
+    for (name, value) in properties.as_object().unwrap() {
+        message["properties"][name] = value.clone();
+    }
+    message
 }
 
 /// The envelope in a record.
