@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -15,6 +17,7 @@ use sluice::dev::kafka::{LocalKafka, LocalKafkaOptions};
 use sluice::event::codec::decode_envelope;
 
 use crate::support::checker::{Input, Logged, check_log};
+use crate::support::client::{Connection, post_json};
 use crate::support::feed::Feed;
 use crate::support::gateway::{TestGateway, config, message, until};
 use crate::support::load::Clients;
@@ -69,15 +72,14 @@ fn value(page: &str, name: &str) -> Option<u64> {
 }
 
 /// Waits until Kafka has everything.
-fn wait_drained(life: &Process) {
+fn wait_drained(life: &Process, dir: &Path) {
     wait_for("the spill is drained", PATIENCE, || {
         let waiting = metric(life, "sluice_gateway_spill_records")?;
         let active = metric(life, "sluice_gateway_spill_active")?;
         (waiting == 0 && active == 0).then_some(())
     });
-    let dir = life_dir(life);
     wait_for("the spill's folder is empty", PATIENCE, || {
-        files(&dir).is_empty().then_some(())
+        files(dir).is_empty().then_some(())
     });
 }
 
@@ -157,7 +159,7 @@ fn an_outage_is_bridged_without_a_refusal_and_in_order() {
         }
     });
     assert_eq!(answered.refused, 0);
-    wait_drained(&life);
+    wait_drained(&life, &life_dir(&life));
     assert!(life.stop(PATIENCE).success());
     check(&bed, &answered.accepted);
 }
@@ -199,7 +201,147 @@ fn a_gateway_killed_without_kafka_and_while_it_drains_loses_nothing_it_answered_
         life = role.start_ready(PATIENCE);
         clients.wait_for_more(100, "load at the end", PATIENCE);
     });
-    wait_drained(&life);
+    wait_drained(&life, &life_dir(&life));
+    assert!(life.stop(PATIENCE).success());
+    check(&bed, &answered.accepted);
+}
+
+/// A file system of a few bytes, gone with this value.
+struct SmallDisk {
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    /// None where this process may not mount one, which is said aloud.
+    fn mount(at: PathBuf, bytes: u64) -> Option<Self> {
+        fs::create_dir(&at).unwrap();
+        let size = format!("size={bytes}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "sluice-test"])
+            .arg(&at)
+            .output();
+        if mounted.as_ref().is_ok_and(|output| output.status.success()) {
+            return Some(Self { at });
+        }
+        // Not with `eprintln!`, which is shown only when a test fails.
+        let said = format!("SKIPPED: no small disk to fill can be mounted here: {mounted:?}\n");
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
+        None
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.at.join("ballast")
+    }
+
+    /// Takes what room is left but for `left` bytes.
+    fn fill(&self, left: u64) {
+        let mut file = fs::File::create(self.ballast()).unwrap();
+        let page = [1; 4_096];
+        let mut len: u64 = 0;
+        while let Ok(written @ 1..) = file.write(&page) {
+            len += written as u64;
+        }
+        file.set_len(len.saturating_sub(left)).unwrap();
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a test that fails leaves a gateway that still has files open.
+        let gone = Command::new("umount").arg("-l").arg(&self.at).status();
+        assert!(
+            std::thread::panicking() || gone.is_ok_and(|status| status.success()),
+            "{} is still mounted",
+            self.at.display()
+        );
+    }
+}
+
+/// What a client is told on a full disk.
+#[tokio::main(flavor = "current_thread")]
+async fn told(address: SocketAddr) -> (u16, String, Option<u32>) {
+    let mut connection = Connection::open(address).await.unwrap();
+    let body = br#"{"userId":"u","event":"e"}"#;
+    let request = post_json(address, "/v1/track", WRITE_KEY, body);
+    let answer = connection.exchange(&request).await.unwrap();
+    let later = answer.header("retry-after");
+    let seconds = later.map(|seconds| seconds.parse().unwrap());
+    (answer.status, answer.text().to_owned(), seconds)
+}
+
+#[test]
+fn a_full_disk_is_503_and_what_was_on_it_arrives_when_there_is_room_and_when_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(dir.path().join("disk"), 4 << 20) else {
+        return;
+    };
+    let kafka = own_kafka(dir.path());
+    let mut bed = bed(kafka.bootstrap(), "spill-full");
+    let spill = disk.at.join("spill");
+    bed.set("gateway.spill.dir", spill.to_str().unwrap());
+    let address = free_address();
+    let role = gateway(&bed, address);
+    let mut life = role.start_ready(PATIENCE);
+    let full = |clients: &Clients, life: &Process| {
+        disk.fill(64 << 10);
+        clients.wait_for_refusals(200, "the disk is full", PATIENCE);
+        wait_for("it says what was tried in vain", PATIENCE, || {
+            let page = life.try_metrics()?;
+            page.contains("sluice_gateway_spill_errors_total{operation=")
+                .then_some(())
+        });
+        let before = files(&spill);
+        clients.wait_for_refusals(200, "the disk is still full", PATIENCE);
+        let after = files(&spill);
+        // One may be on its way.
+        assert!(
+            after.len() <= before.len() + 1,
+            "refused requests leave files: {} and then {}",
+            before.len(),
+            after.len()
+        );
+        wait_for("readiness is gone", PATIENCE, || {
+            (!life.is_ready()).then_some(())
+        });
+    };
+    let answered = Clients::load(feeds(address), |clients| {
+        clients.wait_for_more(100, "load before the outage", PATIENCE);
+        kafka.kill9(1).unwrap();
+        clients.wait_for_more(200, "load without Kafka", PATIENCE);
+        full(clients, &life);
+        let (status, text, seconds) = told(address);
+        assert_eq!((status, &*text), (503, "service unavailable\n"));
+        assert!((1..=5).contains(&seconds.unwrap()), "{seconds:?}");
+        // There is room again, and still no Kafka.
+        disk.free();
+        clients.wait_for_more(200, "load on a disk with room again", PATIENCE);
+        wait_for("it is ready again", PATIENCE, || {
+            life.is_ready().then_some(())
+        });
+        // A gateway that is killed on a full disk starts on it.
+        full(clients, &life);
+        life.kill9();
+        disk.fill(0);
+        life = role.start("");
+        clients.wait_for_refusals(100, "the disk is full for the next life, too", PATIENCE);
+        // Kafka makes room by itself, with nobody's help.
+        kafka.restart(1).unwrap();
+        clients.wait_for_more(200, "load with Kafka and a full disk", PATIENCE);
+        wait_for("requests go to Kafka again", PATIENCE, || {
+            (metric(&life, "sluice_gateway_spill_active")? == 0).then_some(())
+        });
+        clients.wait_for_more(100, "load at the end", PATIENCE);
+    });
+    assert!(answered.refused > 500, "{}", answered.refused);
+    wait_drained(&life, &spill);
+    assert_eq!(
+        metric(&life, "sluice_gateway_spill_segments_damaged_total"),
+        Some(0)
+    );
     assert!(life.stop(PATIENCE).success());
     check(&bed, &answered.accepted);
 }

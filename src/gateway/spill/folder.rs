@@ -1,7 +1,7 @@
 //! The folder of segments: locked, looked through at the start, kept in order. Blocks.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,8 @@ const LOCK: &str = "lock";
 pub(super) struct Folder {
     dir: PathBuf,
     lock: Mutex<Option<FolderLock>>,
+    /// Makes names durable; a test can put another one in its place.
+    pub(super) sync: fn(&Path) -> io::Result<()>,
 }
 
 /// A segment as far as it is durable.
@@ -73,6 +75,7 @@ impl Folder {
         Ok(Self {
             dir: dir.to_owned(),
             lock: Mutex::new(Some(lock)),
+            sync: |dir| File::open(dir)?.sync_all(),
         })
     }
 
@@ -159,19 +162,21 @@ impl Folder {
             .sum()
     }
 
-    /// A new segment, durable as far as its name goes.
+    /// A new segment, durable as far as its name goes: else an fsync of it would be worth nothing.
     pub(super) fn create(&self, number: u64) -> Result<File, SpillError> {
         let path = self.path(number);
-        let create = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .open(&path)?;
-            file.write_all(&MAGIC)?;
-            self.sync()?;
-            Ok(file)
-        };
-        create().map_err(SpillError::io("create", &path))
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(SpillError::io("create", &path))?;
+        let begun = file.write_all(&MAGIC).and_then(|()| self.sync());
+        if begun.is_err() {
+            // A full disk has room for names, and each request that is refused would leave another one.
+            let _left = fs::remove_file(&path);
+        }
+        begun.map_err(SpillError::io("create", &path))?;
+        Ok(file)
     }
 
     /// Bytes `from` to `to` of a segment.
@@ -202,14 +207,15 @@ impl Folder {
         let aside = self.dir.join(segment::damaged_name(number, from));
         tracing::error!(
             file = %path.display(), offset = from, kept_in = %aside.display(),
-            "a segment of the spill is damaged: events that were answered with 200 cannot be read; what follows byte {from} is kept aside"
+            "a segment of the spill is damaged: events that were answered with 200 may be among what cannot be read; what follows \
+             byte {from} is kept aside"
         );
         let keep = || {
             let mut damaged = File::open(&path)?;
-            damaged.seek(std::io::SeekFrom::Start(from))?;
+            damaged.seek(SeekFrom::Start(from))?;
             // A crash in between leaves both; the next start does it again.
             let mut kept = File::create(&aside)?;
-            std::io::copy(&mut damaged, &mut kept)?;
+            io::copy(&mut damaged, &mut kept)?;
             kept.sync_all()?;
             self.sync()
         };
@@ -217,12 +223,25 @@ impl Folder {
         self.cut(number, from)
     }
 
-    /// Appends frames to the file of what Kafka refused of a segment.
+    /// Appends frames to the file of what Kafka refused of a segment. A try that a full disk or a crash cut short is taken back
+    /// first: nobody could read what stands behind it.
     pub(super) fn keep_refused(&self, number: u64, frames: &[u8]) -> Result<PathBuf, SpillError> {
         let path = self.dir.join(segment::refused_name(number));
         let keep = || {
-            let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
-            if file.metadata()?.len() == 0 {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)?;
+            let mut kept = Vec::new();
+            file.read_to_end(&mut kept)?;
+            let scan = segment::scan(&kept);
+            if scan.end == End::Torn {
+                file.set_len(scan.whole)?;
+                file.seek(SeekFrom::Start(scan.whole))?;
+            }
+            if scan.whole == 0 && scan.end != End::Damaged {
                 file.write_all(&MAGIC)?;
             }
             file.write_all(frames)?;
@@ -238,7 +257,7 @@ impl Folder {
         let path = self.path(number);
         let remove = || {
             match fs::remove_file(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 other => other?,
             }
             // Else a power cut could bring it back, and its events a second time.
@@ -248,8 +267,8 @@ impl Folder {
     }
 
     /// Makes names durable.
-    fn sync(&self) -> std::io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+    fn sync(&self) -> io::Result<()> {
+        (self.sync)(&self.dir)
     }
 }
 
@@ -286,6 +305,12 @@ mod tests {
         names
     }
 
+    /// Number and records of each segment.
+    fn found(left: &Left) -> Vec<(u64, u64)> {
+        let segments = left.segments.iter();
+        segments.map(|s| (s.number, s.records)).collect()
+    }
+
     #[test]
     fn two_owners_of_a_folder_are_one_too_many() {
         let dir = tempfile::tempdir().unwrap();
@@ -307,12 +332,7 @@ mod tests {
         // Created, and nothing written yet.
         write(&folder, 13, &[]);
         let left = folder.survey().unwrap();
-        let found: Vec<_> = left
-            .segments
-            .iter()
-            .map(|s| (s.number, s.records))
-            .collect();
-        assert_eq!(found, [(3, 2), (12, 3)]);
+        assert_eq!(found(&left), [(3, 2), (12, 3)]);
         assert_eq!((left.next, left.damaged), (14, 0));
         assert_eq!(
             names(&folder),
@@ -333,12 +353,7 @@ mod tests {
         write(&folder, 1, &bytes);
         write(&folder, 2, &frames(1));
         let left = folder.survey().unwrap();
-        let found: Vec<_> = left
-            .segments
-            .iter()
-            .map(|s| (s.number, s.records))
-            .collect();
-        assert_eq!(found, [(1, 1), (2, 1)]);
+        assert_eq!(found(&left), [(1, 1), (2, 1)]);
         assert_eq!(left.damaged, 1);
         let from = (MAGIC.len() + one) as u64;
         let aside = folder.dir().join(segment::damaged_name(1, from));
@@ -355,5 +370,49 @@ mod tests {
         folder.keep_refused(4, &frames(1)).unwrap();
         let path = folder.keep_refused(4, &frames(2)).unwrap();
         assert_eq!(segment::scan(&fs::read(path).unwrap()).records, 3);
+    }
+
+    #[test]
+    fn what_is_refused_is_never_kept_behind_a_try_that_was_cut_short() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::take(dir.path()).unwrap();
+        let whole = [&MAGIC[..], &frames(2)].concat();
+        for cut in 0..whole.len() {
+            let path = folder.dir().join(segment::refused_name(4));
+            fs::write(&path, &whole[..cut]).unwrap();
+            folder.keep_refused(4, &frames(3)).unwrap();
+            let scan = segment::scan(&fs::read(path).unwrap());
+            let before = segment::scan(&whole[..cut]).records;
+            assert_eq!(
+                (scan.records, scan.end),
+                (before + 3, End::Clean),
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_damaged_file_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::take(dir.path()).unwrap();
+        let path = folder.dir().join(segment::refused_name(4));
+        let mut hurt = [&MAGIC[..], &frames(2)].concat();
+        hurt[30] ^= 1;
+        fs::write(&path, &hurt).unwrap();
+        folder.keep_refused(4, &frames(1)).unwrap();
+        assert_eq!(fs::read(path).unwrap(), [hurt, frames(1)].concat());
+    }
+
+    #[test]
+    fn a_segment_that_could_not_be_begun_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::take(dir.path()).unwrap();
+        folder.sync = |_| Err(io::ErrorKind::StorageFull.into());
+        folder.create(1).unwrap_err();
+        assert_eq!(names(&folder), Vec::<String>::new());
+        // Somebody else's is not touched.
+        fs::write(folder.path(2), "theirs").unwrap();
+        folder.create(2).unwrap_err();
+        assert_eq!(fs::read(folder.path(2)).unwrap(), b"theirs");
     }
 }

@@ -201,21 +201,31 @@ fn abandon(shared: &Shared, active: &Active) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
+    use std::cell::{Cell, RefCell};
+    use std::collections::{BTreeMap, HashMap, VecDeque};
     use std::fs;
+    use std::os::unix::fs::{DirEntryExt, MetadataExt};
+    use std::path::Path;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use parking_lot::Mutex;
 
     use super::super::flow::{Flow, Mode};
-    use super::super::frame::Record;
+    use super::super::frame::{self, Next, Record};
     use super::super::frames::Frames;
     use super::super::metrics::SpillMetrics;
     use super::super::segment;
     use super::*;
     use crate::telemetry::Registry;
 
-    fn shared(dir: &std::path::Path, segment_bytes_max: u64) -> Arc<Shared> {
+    fn shared(dir: &Path, segment_bytes_max: u64) -> Arc<Shared> {
+        shared_in(Folder::take(dir).unwrap(), segment_bytes_max)
+    }
+
+    fn shared_in(folder: Folder, segment_bytes_max: u64) -> Arc<Shared> {
         Arc::new(Shared::new(
-            Folder::take(dir).unwrap(),
+            folder,
             Disk::new(1, segment_bytes_max),
             Flow::new(0, 0, 10_000),
             VecDeque::new(),
@@ -316,6 +326,164 @@ mod tests {
             assert_eq!(state.flow.records(), 4);
             assert_eq!(state.flow.bytes(), frames(4).len());
         });
+    }
+
+    /// What a power cut leaves at least: the names in a folder as they were made durable last, the bytes of each file as they
+    /// were.
+    #[derive(Debug, Clone, Default)]
+    struct Platter {
+        /// Inodes.
+        names: BTreeMap<String, u64>,
+        bytes: HashMap<u64, Vec<u8>>,
+    }
+
+    /// What a power cut at some moment may leave, and what must come out of it.
+    struct Cut {
+        platter: Platter,
+        /// The file that was being written, and all of its bytes.
+        writing: (u64, Vec<u8>),
+        answered: u64,
+    }
+
+    thread_local! {
+        static PLATTER: RefCell<Platter> = RefCell::default();
+    }
+
+    fn in_folder(dir: &Path) -> Vec<(String, u64)> {
+        fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_name() != "lock")
+            .map(|entry| (entry.file_name().into_string().unwrap(), entry.ino()))
+            .collect()
+    }
+
+    fn numbered(from: u64, count: u64) -> Frames {
+        let mut frames = Frames::default();
+        for n in from..from + count {
+            frames.push(Record {
+                at: 5,
+                key: &n.to_le_bytes(),
+                traceparent: b"",
+                payload: &[n as u8; 30],
+            });
+        }
+        frames
+    }
+
+    /// The numbers of the records that a start finds in `dir`, in the order in which they are drained.
+    fn found(dir: &Path) -> Vec<u64> {
+        let folder = Folder::take(dir).unwrap();
+        let left = folder.survey().unwrap();
+        let mut numbers = Vec::new();
+        for segment in left.segments {
+            let bytes = folder
+                .read(segment.number, MAGIC.len() as u64, segment.len)
+                .unwrap();
+            let mut at = 0;
+            while let Next::Record(record, len) = frame::next(&bytes[at..]) {
+                numbers.push(u64::from_le_bytes(record.key.try_into().unwrap()));
+                at += len;
+            }
+            assert_eq!(at, bytes.len(), "a survey that counts what it cannot read");
+        }
+        numbers
+    }
+
+    /// Asked of the code as it is: what is on the platter is what it has synced, file by file and folder by folder.
+    #[test]
+    fn a_power_cut_at_any_moment_leaves_everything_that_was_answered_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::take(dir.path()).unwrap();
+        folder.sync = |dir| {
+            PLATTER.with_borrow_mut(|platter| platter.names = in_folder(dir).into_iter().collect());
+            Ok(())
+        };
+        let shared = shared_in(folder, 400);
+        let (cuts, answered) = (
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let (seen, so_far) = (Arc::clone(&cuts), Arc::clone(&answered));
+        let path = dir.path().to_owned();
+        shared.disk.lock().sync = Box::new(move |file| {
+            let inode = file.metadata()?.ino();
+            let files = in_folder(&path);
+            let (name, _) = files.iter().find(|(_, ino)| *ino == inode).unwrap();
+            let bytes = fs::read(path.join(name))?;
+            PLATTER.with_borrow_mut(|platter| {
+                seen.lock().push(Cut {
+                    platter: platter.clone(),
+                    writing: (inode, bytes.clone()),
+                    answered: so_far.load(Ordering::Relaxed),
+                });
+                platter.bytes.insert(inode, bytes);
+            });
+            Ok(())
+        });
+        for group in 0..7 {
+            let count = 1 + group % 3;
+            let from = answered.load(Ordering::Relaxed);
+            assert!(store(&shared, numbered(from, count)));
+            answered.fetch_add(count, Ordering::Relaxed);
+        }
+        assert!(on_disk(&shared).len() > 2, "one segment after the other");
+        let end = PLATTER.take();
+        let last = *end.names.values().max().unwrap();
+        let mut cuts = std::mem::take(&mut *cuts.lock());
+        cuts.push(Cut {
+            writing: (last, end.bytes[&last].clone()),
+            platter: end,
+            answered: answered.load(Ordering::Relaxed),
+        });
+        for cut in &cuts {
+            let (writing, bytes) = &cut.writing;
+            let durable = cut.platter.bytes.get(writing).map_or(0, Vec::len);
+            for (len, zeros) in (durable..=bytes.len())
+                .flat_map(|len| [(len, 0), (len, bytes.len() - len)])
+                .step_by(7)
+            {
+                let after = tempfile::tempdir().unwrap();
+                for (name, inode) in &cut.platter.names {
+                    let mut left = cut.platter.bytes.get(inode).cloned().unwrap_or_default();
+                    if inode == writing {
+                        left = bytes[..len].to_vec();
+                        left.resize(len + zeros, 0);
+                    }
+                    fs::write(after.path().join(name), left).unwrap();
+                }
+                let found = found(after.path());
+                let all: Vec<u64> = (0..found.len() as u64).collect();
+                assert_eq!(found, all);
+                assert!(
+                    found.len() as u64 >= cut.answered,
+                    "{} of {} after a cut at {len} with {zeros} zeros",
+                    found.len(),
+                    cut.answered
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_whose_name_may_be_gone_after_a_power_cut_is_not_answered_for() {
+        thread_local! {
+            static BROKEN: Cell<bool> = const { Cell::new(true) };
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut folder = Folder::take(dir.path()).unwrap();
+        folder.sync = |_| match BROKEN.get() {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        };
+        let shared = shared_in(folder, 100_000);
+        for _ in 0..3 {
+            assert!(!store(&shared, frames(2)), "a false 200");
+        }
+        assert_eq!(on_disk(&shared), [], "every refused request leaves a file");
+        BROKEN.set(false);
+        assert!(store(&shared, frames(2)));
+        assert_eq!(on_disk(&shared), [(segment::file_name(4), 2)]);
     }
 
     #[test]
