@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice::config::Secret;
-use sluice::dev::kafka::{LocalKafka, LocalKafkaOptions};
+use sluice::dev::kafka::LocalKafka;
 
 use crate::support::client::{Connection, request};
 use crate::support::gateway::TestGateway;
 use crate::support::process::{Bed, free_address};
+use crate::support::python;
 
 const TOKEN: &str = "correct horse battery";
 const WITHIN: Duration = Duration::from_secs(120);
@@ -85,54 +86,11 @@ async fn whole_document(address: SocketAddr) -> Vec<u8> {
     answer.body.to_vec()
 }
 
-/// A Python of its own with what `tests/openapi/requirements.txt` pins, made on first use.
-///
-/// # Panics
-/// With what to do, where it cannot be made: this test is not skipped.
-fn schemathesis() -> PathBuf {
-    let requirements = tests().join("requirements.txt");
-    let pinned = std::fs::read(&requirements).unwrap();
-    let version = twox_hash::XxHash3_64::oneshot(&pinned);
-    let cache = LocalKafkaOptions::new("").cache_dir;
-    let folder = cache.join(format!("schemathesis-{version:016x}"));
-    let (program, whole) = (folder.join("bin/schemathesis"), folder.join("whole"));
-    std::fs::create_dir_all(&cache).unwrap();
-    // Held against other runs of this test until the end of this function.
-    let lock = std::fs::File::create(cache.join("schemathesis.lock")).unwrap();
-    lock.lock().unwrap();
-    if whole.exists() {
-        return program;
-    }
-    run(Command::new("python3")
-        .args(["-m", "venv", "--clear"])
-        .arg(&folder));
-    run(Command::new(folder.join("bin/python"))
-        .args(["-m", "pip", "install", "--quiet", "--no-deps"])
-        .args(["--disable-pip-version-check", "--requirement"])
-        .arg(&requirements));
-    std::fs::write(whole, pinned).unwrap();
-    program
-}
-
-fn run(command: &mut Command) {
-    let what = format!("{command:?}");
-    let output = command.output().unwrap_or_else(|error| {
-        panic!("{what}: {error}; needed is Python 3.11 or newer with venv, which dev/test installs")
-    });
-    assert!(
-        output.status.success(),
-        "{what}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
 /// Hundreds of requests that the description allows, and as many that it does not, against the real binary: never a 5xx, and
 /// no answer that the description does not have.
 #[test]
 fn schemathesis_finds_no_answer_that_is_not_described() {
-    let program = schemathesis();
+    let program = python::environment("schemathesis").join("bin/schemathesis");
     let kafka = LocalKafka::shared().unwrap();
     let bed = Bed::new(kafka.bootstrap(), "openapi");
     bed.workspace(&json!({

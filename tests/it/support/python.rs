@@ -31,6 +31,8 @@ pub fn environment(name: &str) -> PathBuf {
                 "pip",
                 "install",
                 "--quiet",
+                // A list names all that is needed, so that it is the same everywhere.
+                "--no-deps",
                 "--disable-pip-version-check",
                 "-r",
             ])
