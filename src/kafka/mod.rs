@@ -81,6 +81,7 @@ mod ffi;
 mod list;
 mod message;
 pub mod offsets;
+mod plain;
 mod produce_error;
 mod producer;
 mod queue;

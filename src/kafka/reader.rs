@@ -10,18 +10,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode as Code};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode as Code;
 
 use crate::config::KafkaConfig;
 use crate::fault::{Classify, Fault};
 
 use super::admin::{self, OffsetQuery};
-use super::client::{self, Observer};
+use super::client;
 use super::error::KafkaError;
 use super::list;
+use super::plain::Plain;
 use super::queue::{Event, Queue};
 use super::record::{Message, StartAt, TopicPartition};
 
@@ -29,7 +29,7 @@ use super::record::{Message, StartAt, TopicPartition};
 pub struct Reader {
     /// Before the client: its drop waits for whoever holds a queue of it.
     queue: Queue,
-    inner: BaseConsumer<Context>,
+    inner: BaseConsumer<Plain>,
     topic: Arc<str>,
     timeout: Duration,
     /// The next offset to come, per partition.
@@ -81,7 +81,7 @@ impl Reader {
         Self::assign(config, inner, topic, &partitions)
     }
 
-    fn client(config: &KafkaConfig, name: &str) -> Result<BaseConsumer<Context>, KafkaError> {
+    fn client(config: &KafkaConfig, name: &str) -> Result<BaseConsumer<Plain>, KafkaError> {
         // The library reads only in the name of a group; this one is never joined and nothing is committed to it.
         let group = format!("{}.reader", config.client_id);
         let mut settings = client::consumer(config, name, &group);
@@ -91,16 +91,13 @@ impl Reader {
             // Where the log begins may move between asking for it and reading there. An offset that the caller named
             // and that is gone is found out when it is assigned.
             .set("auto.offset.reset", "earliest");
-        let context = Context {
-            observer: Observer::new(name),
-        };
-        BaseConsumer::from_config_and_context(&settings, context)
+        BaseConsumer::from_config_and_context(&settings, Plain::new(name))
             .map_err(|error| KafkaError::from_library("open a reader", &error))
     }
 
     fn assign(
         config: &KafkaConfig,
-        inner: BaseConsumer<Context>,
+        inner: BaseConsumer<Plain>,
         topic: &str,
         partitions: &[(i32, StartAt)],
     ) -> Result<Self, KafkaError> {
@@ -289,19 +286,3 @@ impl Reader {
         &self.ends
     }
 }
-
-struct Context {
-    observer: Observer,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.observer.log(level, facility, line);
-    }
-
-    fn error(&self, error: LibraryError, reason: &str) {
-        self.observer.error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Context {}

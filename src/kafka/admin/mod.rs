@@ -11,27 +11,25 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode as Code};
-use rdkafka::producer::{
-    BaseProducer, DeliveryResult, NoCustomPartitioner, Producer, ProducerContext,
-};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::producer::{BaseProducer, NoCustomPartitioner, Producer};
 
 use crate::clock::UnixMs;
 use crate::config::KafkaConfig;
 
-use super::client::{self, Observer};
+use super::client;
 use super::error::KafkaError;
+use super::plain::Plain;
 use super::record::{Committed, OffsetCommit, TopicPartition};
 
 /// A client for administration. One call at a time.
 pub struct Admin {
     /// A producer of the library is its lightest client; it produces nothing.
-    client: BaseProducer<Context>,
+    client: BaseProducer<Plain>,
     /// For what groups have committed; see [`Admin::group_client`].
-    groups: OnceLock<BaseConsumer<Context>>,
+    groups: OnceLock<BaseConsumer<Plain>>,
     config: KafkaConfig,
     timeout: Duration,
 }
@@ -123,12 +121,9 @@ impl Admin {
     /// # Errors
     /// When the library refuses the settings.
     pub fn open(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let context = Context {
-            observer: Observer::new("admin"),
-        };
-        let client = BaseProducer::<Context, NoCustomPartitioner>::from_config_and_context(
+        let client = BaseProducer::<Plain, NoCustomPartitioner>::from_config_and_context(
             &client::admin(config),
-            context,
+            Plain::new("admin"),
         )
         .map_err(|error| KafkaError::from_library("open an admin client", &error))?;
         Ok(Self {
@@ -327,10 +322,7 @@ impl Admin {
         let group = format!("{}.admin", self.config.client_id);
         let mut settings = client::consumer(&self.config, "admin", &group);
         settings.set("statistics.interval.ms", "0");
-        let context = Context {
-            observer: Observer::new("admin"),
-        };
-        let opened = BaseConsumer::from_config_and_context(&settings, context)
+        let opened = BaseConsumer::from_config_and_context(&settings, Plain::new("admin"))
             .map_err(|error| KafkaError::from_library("open an admin client", &error))?;
         Ok(self.groups.get_or_init(|| opened).client().native_ptr())
     }
@@ -381,26 +373,4 @@ fn read_topic(topic: &rdkafka::metadata::MetadataTopic) -> TopicInfo {
         name: topic.name().to_owned(),
         partitions,
     }
-}
-
-struct Context {
-    observer: Observer,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.observer.log(level, facility, line);
-    }
-
-    fn error(&self, error: LibraryError, reason: &str) {
-        self.observer.error(&error, reason);
-    }
-}
-
-impl ConsumerContext for Context {}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
