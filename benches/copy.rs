@@ -21,6 +21,7 @@ use sluice::dev::kafka::LocalKafka;
 use sluice::event::{AddressedKind, Envelope, Framing, Stage, Topic, TopicNames, codec};
 use sluice::kafka::{AckProducer, Admin, Batch, NewTopic, Reader, RecordRef, StartAt, deadline};
 use sluice::processor::ProcessorMetrics;
+use sluice::registry::Schemas;
 use sluice::shutdown::Shutdown;
 use sluice::telemetry::{Health, Registry};
 
@@ -135,6 +136,7 @@ impl Bed {
             control: Control::new(parse_workspace("bench", WORKSPACE, 1).unwrap()),
             clock: Arc::new(SystemClock),
             topics: self.names.clone(),
+            schemas: Schemas::default(),
             health: health.clone(),
             metrics: registry,
             shutdown: shutdown.clone(),

@@ -13,6 +13,7 @@ use sluice::processor::dedup::{Dedup, Window};
 use sluice::processor::fan_out;
 use sluice::processor::plan::Plan;
 use sluice::processor::routes::Routes;
+use sluice::registry::Schemas;
 
 const WORKSPACE: &str = r#"
 sources: [{id: web, write_key: K}]
@@ -55,6 +56,7 @@ fn message(id: u32, integrations: &str) -> Message {
 fn bench(c: &mut Criterion) {
     let workspace = parse_workspace("bench", WORKSPACE, 1).expect("a valid workspace");
     let routes = Routes::new(&workspace, &TopicNames::new("t."));
+    let schemas = Schemas::default();
     let mut group = c.benchmark_group("processor");
     group.throughput(Throughput::Elements(1));
 
@@ -62,7 +64,7 @@ fn bench(c: &mut Criterion) {
     for (name, integrations) in [("plain", ""), ("with integrations", selecting)] {
         let message = message(7, integrations);
         group.bench_function(format!("decode and plan, {name}"), |b| {
-            b.iter(|| decode_one(black_box(message.payload.as_deref()), &routes));
+            b.iter(|| decode_one(black_box(message.payload.as_deref()), &routes, &schemas));
         });
     }
 
@@ -121,7 +123,7 @@ fn whole(message: &Message, routes: &Routes, dedup: &mut Dedup, buffer: &mut Vec
     let Event::Decoded {
         key,
         plan: Plan::Fans(ways),
-    } = decode_one(message.payload.as_deref(), routes)
+    } = decode_one(message.payload.as_deref(), routes, &Schemas::default())
     else {
         return 0;
     };

@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::control::Control;
 use crate::event::TopicNames;
+use crate::registry::Schemas;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Health, Registry};
 
@@ -20,6 +21,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Names of topics.
     pub topics: TopicNames,
+    /// Frames of records: ours, and what those of others mean.
+    pub schemas: Schemas,
     /// Readiness.
     pub health: Health,
     /// Metrics.

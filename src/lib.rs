@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod kafka;
 pub mod lock;
 pub mod processor;
+pub mod registry;
 pub mod retry;
 pub mod router;
 pub mod shutdown;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::control::ControlError;
 use crate::deps::RoleError;
 use crate::fault::{Classify, Fault};
+use crate::registry::RegistryError;
 use crate::topics::{SpecError, TopicsError};
 
 /// Why a process could not start or go on.
@@ -25,6 +26,8 @@ pub enum AppError {
     Topics(#[from] TopicsError),
     #[error("the topics are not safe to run on:\n{}", problems.join("\n"))]
     Unsafe { problems: Vec<String> },
+    #[error("no schemas to write with")]
+    Registry(#[from] RegistryError),
     #[error("the {role} could not start")]
     Start {
         role: &'static str,
@@ -59,6 +62,7 @@ impl Classify for AppError {
             Self::Workspace(error) => error.fault(),
             Self::Spec(error) => error.fault(),
             Self::Topics(error) => error.fault(),
+            Self::Registry(error) => error.fault(),
             Self::Listen { .. }
             | Self::Unsafe { .. }
             | Self::Start { .. }
@@ -77,6 +81,7 @@ impl Classify for AppError {
             Self::Workspace(error) => error.code(),
             Self::Spec(error) => error.code(),
             Self::Topics(error) => error.code(),
+            Self::Registry(error) => error.code(),
             Self::Unsafe { .. } => "topics_unsafe",
             Self::Listen { .. } => "admin_listen",
             Self::Start { .. } => "role_start",

@@ -2,7 +2,7 @@
 //! nowhere else.
 //!
 //! ```text
-//! Config ─▶ admin listener ─▶ workspace ─▶ topics checked ─▶ roles ─▶ … signal … ─▶ drain ─▶ result
+//! Config ─▶ admin listener ─▶ workspace ─▶ topics checked ─▶ schema ids ─▶ roles ─▶ … signal … ─▶ drain ─▶ result
 //! ```
 //! Health and metrics come first, so that an operator sees what a process that does not become ready is waiting for.
 
@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::control::{self, Control};
 use crate::deps::{Deps, Role};
 use crate::event::TopicNames;
+use crate::registry::Schemas;
 use crate::shutdown::{Shutdown, Signals};
 use crate::telemetry::{self, Health, Registry};
 
@@ -118,6 +119,12 @@ async fn start(
         first.await?;
         None
     };
+    let schemas = Schemas::open(
+        config.kafka.schema_registry.as_ref(),
+        RoleName::schemas_of(roles),
+        &shutdown,
+    )
+    .await?;
     own.workspace_revision
         .with_label_values::<&str>(&[])
         .set(workspace.revision);
@@ -130,6 +137,7 @@ async fn start(
         control,
         clock: Arc::new(SystemClock),
         topics,
+        schemas,
         health,
         metrics,
         shutdown: shutdown.clone(),

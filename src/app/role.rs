@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use crate::deps::{Deps, Role, RoleError};
-use crate::event::Topic;
+use crate::event::{SchemaName, Topic};
 use crate::gateway;
 use crate::processor;
 use crate::router;
@@ -67,6 +67,25 @@ impl RoleName {
             Topic::Ledger => matches!(self, Self::Processor | Self::Router | Self::Warehouse),
             Topic::Config => false,
         }
+    }
+
+    /// The schemas of the records that the role writes or reads. Those it only reads are in it so that it knows their ids before it
+    /// meets them.
+    fn schemas(self) -> &'static [SchemaName] {
+        use SchemaName::{Delivery, Envelope, LedgerEntry, WarehouseSource};
+        match self {
+            Self::Gateway => &[Envelope],
+            Self::Processor => &[Envelope, Delivery, WarehouseSource, LedgerEntry],
+            Self::Router => &[Delivery, LedgerEntry],
+            Self::Warehouse => &[WarehouseSource, LedgerEntry],
+        }
+    }
+
+    /// The schemas of the records that any of `roles` writes or reads, each once.
+    pub fn schemas_of(roles: &[Self]) -> impl Iterator<Item = SchemaName> {
+        SchemaName::ALL
+            .into_iter()
+            .filter(|name| roles.iter().any(|role| role.schemas().contains(name)))
     }
 
     pub(super) async fn start(self, deps: Deps) -> Result<Role, RoleError> {

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::args::Global;
 use super::exit::{Exit, Failure};
 use super::output::{Output, table};
+use crate::app::RoleName;
 use crate::config::{Config, reference};
 use crate::topics::{self, Spec};
 
@@ -22,6 +23,11 @@ pub enum ConfigCommand {
         after_help = "Examples:\n  sluice config show --config sluice.yaml\n  sluice config show -o json | jq .settings.topics"
     )]
     Show,
+    /// Print the schemas of records, as a schema registry gets them; connects to nothing.
+    #[command(
+        after_help = "Examples:\n  sluice config schemas\n  sluice config schemas -o json | jq -c '.schemas[] | {schema: .schema}'   # bodies for POST /subjects/<subject>/versions"
+    )]
+    Schemas,
     /// Print every setting with its type, default and meaning.
     #[command(
         after_help = "Examples:\n  sluice config reference | less -S\n  sluice config reference --markdown > docs/configuration.md"
@@ -54,6 +60,7 @@ pub(super) fn run(
             )
         }
         ConfigCommand::Show => show(&global.load()?, output),
+        ConfigCommand::Schemas => schemas(output),
         ConfigCommand::Reference { markdown: true } => output.raw(reference::markdown().as_bytes()),
         ConfigCommand::Reference { markdown: false } => list(output),
     }
@@ -63,6 +70,18 @@ fn show(config: &Config, output: &Output) -> Result<Exit, Failure> {
     let settings = serde_json::to_value(config).map_err(anyhow::Error::from)?;
     let yaml = serde_yaml_ng::to_string(&settings).map_err(anyhow::Error::from)?;
     output.data(&json!({"version": 1, "settings": settings}), || yaml)
+}
+
+fn schemas(output: &Output) -> Result<Exit, Failure> {
+    let all: Vec<serde_json::Value> = RoleName::schemas_of(&RoleName::ALL)
+        .map(|name| json!({"subject": name.full_name(), "schema": name.json()}))
+        .collect();
+    output.data(&json!({"version": 1, "schemas": all}), || {
+        RoleName::schemas_of(&RoleName::ALL)
+            .map(|name| name.json())
+            .collect::<Vec<_>>()
+            .join("\n")
+    })
 }
 
 fn list(output: &Output) -> Result<Exit, Failure> {

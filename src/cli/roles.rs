@@ -6,6 +6,8 @@ use super::args::Global;
 use super::exit::{Exit, Failure};
 use crate::app::{self, AppError, RoleName};
 use crate::control::ControlError;
+use crate::fault::Classify;
+use crate::registry::RegistryError;
 
 /// How long the runtime may take to let go of blocking calls once the roles have ended.
 const LINGER: Duration = Duration::from_secs(1);
@@ -34,9 +36,12 @@ pub(super) fn failure(error: AppError) -> Failure {
         | AppError::Spec(_) => Exit::Config,
         AppError::Workspace(ControlError::Unreachable { .. } | ControlError::Status { .. })
         | AppError::Topics(_) => Exit::Connect,
+        AppError::Registry(RegistryError::Denied { .. }) => Exit::Connect,
+        AppError::Registry(error) if error.fault().is_transient() => Exit::Connect,
         AppError::Interrupted => Exit::Interrupted,
         AppError::Listen { .. }
         | AppError::Unsafe { .. }
+        | AppError::Registry(_)
         | AppError::Start { .. }
         | AppError::Failed { .. }
         | AppError::EndedUnasked { .. }

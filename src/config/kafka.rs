@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
+use super::{SchemaRegistryConfig, Secret};
 
 /// The cluster.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,9 @@ pub struct KafkaConfig {
     pub client_id: String,
     /// Encryption and login.
     pub security: SecurityConfig,
+    /// A schema registry beside the brokers, for tools that read our topics with its clients. Default none: records carry Avro's
+    /// single-object frame.
+    pub schema_registry: Option<SchemaRegistryConfig>,
     /// Longest wait for the answer to one request, in milliseconds. A transaction whose commit took longer is not
     /// trusted: its producer is replaced. Default 10000.
     pub request_timeout_ms: u64,
@@ -45,6 +48,7 @@ impl Default for KafkaConfig {
             bootstrap: "127.0.0.1:9092".to_owned(),
             client_id: "sluice".to_owned(),
             security: SecurityConfig::default(),
+            schema_registry: None,
             request_timeout_ms: 10_000,
             statistics_interval_ms: 5_000,
             producer: ProducerConfig::default(),
@@ -330,6 +334,9 @@ impl KafkaConfig {
             );
         }
         self.security.check(problems);
+        if let Some(registry) = &self.schema_registry {
+            registry.check(problems);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod networks;
 mod processor;
 pub mod reference;
 mod router;
+mod schema_registry;
 mod secret;
 mod source_transformer;
 mod topics;
@@ -35,6 +36,7 @@ pub use processor::{DedupConfig, ProcessorConfig};
 pub use router::{
     BreakerConfig, DeliveryConfig, DeliveryOverrides, RouterConfig, RouterHttpConfig,
 };
+pub use schema_registry::SchemaRegistryConfig;
 pub use secret::Secret;
 pub use source_transformer::SourceTransformerConfig;
 pub use topics::TopicsConfig;

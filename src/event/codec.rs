@@ -2,7 +2,7 @@
 //!
 //! Records are written with direct serde (`serde_avro_fast`) and framed as Avro single objects (`C3 01` and the schema's
 //! CRC-64-AVRO fingerprint) or, with a schema registry, in Confluent's wire format (`0` and the schema id, big endian).
-//! Both decode. `apache-avro` parses the same schemas, checks compatibility and serves the tools; a test proves that each
+//! Which one a role writes is told by `registry::Schemas`; both decode, always. `apache-avro` parses the same schemas, checks compatibility and serves the tools; a test proves that each
 //! reads the other's bytes. The envelope is the last field of the records that carry one, so [`splice_addressed`] can
 //! append its bytes unread: a stage that only routes never re-encodes the customer's event.
 
@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
+use serde_avro_fast::de::DeserializerState;
 use serde_avro_fast::ser::SerializerConfig;
 
 use super::{Addressed, AddressedKind, Envelope, LedgerEntry};
@@ -42,6 +43,27 @@ impl SchemaName {
         Self::DeadLetter,
         Self::ConfigObject,
     ];
+
+    /// The record's full name in Avro.
+    pub fn full_name(self) -> &'static str {
+        match self {
+            Self::Envelope => "sluice.Envelope",
+            Self::Delivery => "sluice.Delivery",
+            Self::WarehouseSource => "sluice.WarehouseSource",
+            Self::LedgerEntry => "sluice.LedgerEntry",
+            Self::DeadLetter => "sluice.DeadLetter",
+            Self::ConfigObject => "sluice.ConfigObject",
+        }
+    }
+
+    /// Which of our schemas `text` (JSON) is, as far as bytes can tell: equal in canonical form, whatever its docs and layout.
+    pub fn recognise(text: &str) -> Option<SchemaName> {
+        let schema: serde_avro_fast::Schema = text.parse().ok()?;
+        let found = *schema.rabin_fingerprint();
+        Self::ALL
+            .into_iter()
+            .find(|name| name.fingerprint() == found)
+    }
 
     /// The schema's JSON, complete: references to other schemas are replaced by their definitions.
     pub fn json(self) -> String {
@@ -110,6 +132,12 @@ pub enum CodecError {
         found: [u8; 8],
         expected: [u8; 8],
     },
+    #[error("record has schema id {id}, which is {found} and no {name:?}")]
+    OtherId {
+        name: SchemaName,
+        id: u32,
+        found: String,
+    },
     #[error("record is not a {name:?}: {message}")]
     Body { name: SchemaName, message: String },
     #[error("{name:?} could not be written: {message}")]
@@ -122,6 +150,7 @@ impl Classify for CodecError {
             Self::TooShort { .. }
             | Self::UnknownFrame { .. }
             | Self::OtherSchema { .. }
+            | Self::OtherId { .. }
             | Self::Body { .. }
             | Self::Write { .. } => Fault::Permanent,
         }
@@ -131,7 +160,7 @@ impl Classify for CodecError {
         match self {
             Self::TooShort { .. } => "too_short",
             Self::UnknownFrame { .. } => "unknown_frame",
-            Self::OtherSchema { .. } => "other_schema",
+            Self::OtherSchema { .. } | Self::OtherId { .. } => "other_schema",
             Self::Body { .. } => "undecodable",
             Self::Write { .. } => "unencodable",
         }
@@ -149,6 +178,14 @@ fn frame(name: SchemaName, framing: Framing, out: &mut Vec<u8>) {
             out.push(0);
             out.extend_from_slice(&schema_id.to_be_bytes());
         }
+    }
+}
+
+/// The schema id of a record in Confluent's frame; `None` for every other record.
+pub fn schema_id(bytes: &[u8]) -> Option<u32> {
+    match bytes {
+        [0, a, b, c, d, ..] => Some(u32::from_be_bytes([*a, *b, *c, *d])),
+        _ => None,
     }
 }
 
@@ -171,7 +208,7 @@ pub fn unframe(name: SchemaName, bytes: &[u8]) -> Result<&[u8], CodecError> {
             }
             Ok(&bytes[10..])
         }
-        // The id is the registry's business; the body is checked by reading it.
+        // What the id means is told by `SchemaIds`, where a registry can be asked; the body is checked by reading it.
         Some(0) if bytes.len() >= 5 => Ok(&bytes[5..]),
         Some(0xC3 | 0) | None => Err(CodecError::TooShort { len: bytes.len() }),
         Some(first) => Err(CodecError::UnknownFrame { first: *first }),
@@ -195,10 +232,30 @@ fn write<T: Serialize>(
 
 fn read<'a, T: Deserialize<'a>>(name: SchemaName, bytes: &'a [u8]) -> Result<T, CodecError> {
     let body = unframe(name, bytes)?;
-    serde_avro_fast::from_datum_slice(body, name.schema()).map_err(|error| CodecError::Body {
-        name,
-        message: error.to_string(),
-    })
+    let wrong = |message: String| CodecError::Body { name, message };
+    let mut state = DeserializerState::from_slice(body, name.schema());
+    let value = T::deserialize(state.deserializer()).map_err(|error| wrong(error.to_string()))?;
+    // A record of another schema may begin like one of this.
+    match std::io::Read::read(&mut state.into_reader(), &mut [0]) {
+        Ok(0) => Ok(value),
+        Ok(_) | Err(_) => Err(wrong("bytes are left over at its end".to_owned())),
+    }
+}
+
+/// Whether `bytes` are a framed record of `name`, whatever a schema id in its frame means.
+///
+/// # Errors
+/// Why they are not.
+pub fn probe(name: SchemaName, bytes: &[u8]) -> Result<(), CodecError> {
+    match name {
+        SchemaName::Envelope => read::<Envelope<'_>>(name, bytes).map(drop),
+        SchemaName::Delivery | SchemaName::WarehouseSource => {
+            read::<Addressed<'_>>(name, bytes).map(drop)
+        }
+        SchemaName::LedgerEntry => read::<LedgerEntry<'_>>(name, bytes).map(drop),
+        // No record of ours has them.
+        SchemaName::DeadLetter | SchemaName::ConfigObject => unframe(name, bytes).map(drop),
+    }
 }
 
 /// Appends `envelope`, framed, to `out`.

@@ -158,6 +158,34 @@ fn a_ledger_entry_survives_the_trip() {
 }
 
 #[test]
+fn a_record_is_read_to_its_last_byte_or_not_at_all() {
+    for framing in [Framing::SingleObject, Framing::Confluent { schema_id: 7 }] {
+        let mut bytes = Vec::new();
+        encode_envelope(&envelope(), framing, &mut bytes).unwrap();
+        assert_eq!(
+            schema_id(&bytes).is_some(),
+            framing != Framing::SingleObject
+        );
+        probe(SchemaName::Envelope, &bytes).unwrap();
+        bytes.push(0);
+        let error = decode_envelope(&bytes).unwrap_err().to_string();
+        assert!(error.contains("left over"), "{error}");
+        assert!(probe(SchemaName::Envelope, &bytes).is_err());
+    }
+}
+
+#[test]
+fn every_schema_is_recognised_by_its_name() {
+    for name in SchemaName::ALL {
+        assert_eq!(SchemaName::recognise(&name.json()), Some(name));
+        let parsed = apache_avro::Schema::parse_str(&name.json()).unwrap();
+        assert_eq!(parsed.name().unwrap().fullname(None), name.full_name());
+        // The registry keeps its ids in a table by it.
+        assert_eq!(SchemaName::ALL[name as usize], name);
+    }
+}
+
+#[test]
 fn foreign_bytes_are_named_not_guessed() {
     assert!(matches!(
         decode_envelope(b""),

@@ -28,14 +28,16 @@ mod envelope;
 pub mod headers;
 mod identity;
 mod ledger;
+mod schema_ids;
 mod stamp;
 mod topic;
 
-pub use codec::{CodecError, Framing};
+pub use codec::{CodecError, Framing, SchemaName};
 pub use delivery::{Addressed, AddressedKind, Delivery, Origin};
 pub use ending::{DeadLetterReason, Ending, FilterReason};
 pub use envelope::Envelope;
 pub use identity::{event_key, ordering_key, rudder_id, sanitize_id};
 pub use ledger::{LedgerEntry, OutcomeCount, Stage};
+pub use schema_ids::{Meaning, SchemaIds};
 pub use stamp::{StampError, stamped_event};
 pub use topic::{Topic, TopicNames};

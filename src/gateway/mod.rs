@@ -61,7 +61,7 @@ use tokio::net::TcpListener;
 use crate::clock::Clock;
 use crate::config::{GatewayConfig, Mode};
 use crate::deps::{Deps, Role, RoleError};
-use crate::event::{Framing, Topic};
+use crate::event::{SchemaName, Topic};
 use crate::kafka::AckProducer;
 use crate::shutdown::Shutdown;
 use crate::telemetry::health::Part;
@@ -343,7 +343,7 @@ impl Gateway {
             producer: AckProducer::open(kafka, "gateway")?,
             outbox: Outbox {
                 topic,
-                framing: Framing::SingleObject,
+                framing: deps.schemas.framing(SchemaName::Envelope),
                 record_bytes_max: kafka
                     .producer
                     .message_bytes_max

@@ -1,9 +1,11 @@
-//! Records of `events` to what is to become of them, without any state: the part that runs on all cores.
+//! Records of `events` to what is to become of them, without any state: the part that runs on all cores. What the ids of a
+//! schema registry mean is known, or asked for once.
 
 use std::sync::Arc;
 
-use crate::event::codec;
+use crate::event::{SchemaName, codec};
 use crate::kafka::Message;
+use crate::registry::Schemas;
 
 use super::dedup;
 use super::plan::{Plan, plan};
@@ -41,14 +43,16 @@ pub enum Event {
     },
     /// It is no event; why.
     Undecodable(String),
+    /// Only the schema registry knows what it is, and did not say; why. It must wait.
+    Unresolved(String),
 }
 
 /// Decodes and plans every record of `chunk`.
-pub fn decode(chunk: Chunk) -> Planned {
+pub fn decode(chunk: Chunk, schemas: &Schemas) -> Planned {
     let Chunk { messages, routes } = chunk;
     let events = messages
         .iter()
-        .map(|message| decode_one(message.payload.as_deref(), &routes))
+        .map(|message| decode_one(message.payload.as_deref(), &routes, schemas))
         .collect();
     Planned {
         messages,
@@ -58,11 +62,15 @@ pub fn decode(chunk: Chunk) -> Planned {
 }
 
 /// Decodes and plans one record.
-pub fn decode_one(payload: Option<&[u8]>, routes: &Routes) -> Event {
+pub fn decode_one(payload: Option<&[u8]>, routes: &Routes, schemas: &Schemas) -> Event {
     let Some(payload) = payload else {
         return Event::Undecodable("record has no value".to_owned());
     };
-    match codec::decode_envelope(payload) {
+    let admitted = match schemas.admit(SchemaName::Envelope, payload) {
+        Ok(admitted) => admitted,
+        Err(error) => return Event::Unresolved(error.to_string()),
+    };
+    match admitted.and_then(|()| codec::decode_envelope(payload)) {
         Ok(envelope) => Event::Decoded {
             key: dedup::key(&envelope),
             plan: plan(&envelope, routes),
@@ -79,6 +87,7 @@ mod tests {
     #[test]
     fn what_is_no_envelope_is_told_apart_from_what_goes_nowhere() {
         let routes = Routes::default();
+        let decode_one = |payload, routes| decode_one(payload, routes, &Schemas::default());
         assert!(matches!(decode_one(None, &routes), Event::Undecodable(_)));
         assert!(matches!(
             decode_one(Some(b"{}"), &routes),

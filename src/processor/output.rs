@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::clock::UnixMs;
 use crate::config::KafkaConfig;
-use crate::event::{CodecError, DeadLetterReason, Ending, Framing, Stage, Topic, TopicNames};
+use crate::event::{CodecError, DeadLetterReason, Ending, Stage, Topic, TopicNames};
 use crate::kafka::{
     Admin, KafkaError, Message, ProduceError, RecordRef, SendError, TxnError, TxnProducer,
 };
+use crate::registry::Schemas;
 
 use super::dead_letter::{Failure, dead_letter};
 use super::error::ProcessorError;
@@ -66,7 +67,7 @@ pub(super) struct Output {
     /// Full names of our topics.
     pub(super) names: Names,
     /// How our records name their schemas.
-    pub(super) framing: Framing,
+    pub(super) schemas: Schemas,
     /// Topics that were there when we last looked.
     known: HashSet<Arc<str>>,
     kafka: KafkaConfig,
@@ -93,6 +94,7 @@ impl Output {
         topics: &TopicNames,
         kafka: KafkaConfig,
         record_bytes_max: usize,
+        schemas: Schemas,
     ) -> Self {
         Self {
             txn,
@@ -102,7 +104,7 @@ impl Output {
                 ledger: topics.name(&Topic::Ledger).into(),
                 dead_letters: topics.name(&Topic::Dlq(Stage::Processor)).into(),
             },
-            framing: Framing::default(),
+            schemas,
             known: HashSet::new(),
             kafka,
             record_bytes_max,
@@ -119,7 +121,8 @@ impl Output {
         now: UnixMs,
     ) -> Result<Ending, Interrupt> {
         self.expect_topic(&target.topic)?;
-        let record = fan_out::record(message, target, revision, self.framing, &mut self.buffer)?;
+        let framing = self.schemas.framing(target.kind.schema_name());
+        let record = fan_out::record(message, target, revision, framing, &mut self.buffer)?;
         let bytes = record.size();
         let error = if bytes > self.record_bytes_max {
             ProduceError::TooLarge { bytes }

@@ -16,6 +16,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::registry::Schemas;
+
 use super::decode::{Chunk, Planned, decode};
 use super::dedup::Window;
 use super::error::ProcessorError;
@@ -143,7 +145,10 @@ impl Collector {
 ///
 /// # Errors
 /// When the system gives no thread.
-pub(super) fn start(count: usize) -> Result<(Feeder, Collector), ProcessorError> {
+pub(super) fn start(
+    count: usize,
+    schemas: &Schemas,
+) -> Result<(Feeder, Collector), ProcessorError> {
     let under_way = Arc::new(AtomicUsize::new(0));
     let mut feeder = Feeder {
         workers: Vec::with_capacity(count),
@@ -158,11 +163,15 @@ pub(super) fn start(count: usize) -> Result<(Feeder, Collector), ProcessorError>
     for n in 0..count {
         let (give, work) = sync_channel::<Item<Chunk>>(DEPTH);
         let (done, take) = sync_channel(DEPTH);
+        let schemas = schemas.clone();
         thread::Builder::new()
             .name(format!("processor-{n}"))
             .spawn(move || {
                 for item in work {
-                    if done.send(item.map(decode)).is_err() {
+                    if done
+                        .send(item.map(|chunk| decode(chunk, &schemas)))
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -200,7 +209,7 @@ mod tests {
 
     #[test]
     fn items_come_out_in_the_order_they_went_in() {
-        let (mut feeder, mut collector) = start(3).unwrap();
+        let (mut feeder, mut collector) = start(3, &Schemas::default()).unwrap();
         let feeding = thread::spawn(move || {
             for offset in 0..500 {
                 feeder.put(records(offset)).unwrap();
@@ -227,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_reader_learns_that_the_publisher_has_ended() {
-        let (mut feeder, collector) = start(2).unwrap();
+        let (mut feeder, collector) = start(2, &Schemas::default()).unwrap();
         drop(collector);
         let mut puts = 0;
         while feeder.put(records(puts)).is_ok() {

@@ -27,6 +27,7 @@ use crate::event::TopicNames;
 use crate::failpoint;
 use crate::fault::Classify;
 use crate::kafka::{Membership, OpeningTxn, TxnError, TxnProducer};
+use crate::registry::Schemas;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
@@ -76,6 +77,8 @@ pub(super) struct PublisherParts {
     pub record_bytes_max: usize,
     /// Names of topics.
     pub topics: TopicNames,
+    /// Frames of records.
+    pub schemas: Schemas,
     /// Our membership in the reader's group.
     pub membership: Membership,
     /// What has been read and decoded.
@@ -116,7 +119,13 @@ impl Publisher {
             }
             opening = TxnProducer::open_in_background(&parts.kafka, ROLE, transactional_id);
         };
-        let out = Output::new(txn, &parts.topics, parts.kafka, parts.record_bytes_max);
+        let out = Output::new(
+            txn,
+            &parts.topics,
+            parts.kafka,
+            parts.record_bytes_max,
+            parts.schemas,
+        );
         Ok(Some(Self {
             dedup: Dedup::new(&parts.settings.dedup),
             settings: parts.settings,

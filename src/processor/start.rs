@@ -47,13 +47,14 @@ pub async fn start(deps: Deps) -> Result<Role, ProcessorError> {
         },
     )?;
     let metrics = ProcessorMetrics::register(&deps.metrics);
-    let (feeder, collector) = pipeline::start(settings.worker_count())?;
+    let (feeder, collector) = pipeline::start(settings.worker_count(), &deps.schemas)?;
     let (setbacks, setback) = mpsc::channel();
     let parts = PublisherParts {
         settings: settings.clone(),
         record_bytes_max: output::record_bytes_max(&config.kafka),
         kafka,
         topics: deps.topics.clone(),
+        schemas: deps.schemas.clone(),
         membership: consumer.membership(),
         collector,
         setbacks,

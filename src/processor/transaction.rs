@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::clock::UnixMs;
-use crate::event::{DeadLetterReason, Ending, FilterReason, codec};
+use crate::event::{DeadLetterReason, Ending, FilterReason, SchemaName, codec};
 use crate::kafka::{
     GroupMetadata, KafkaError, Message, OffsetCommit, RecordRef, TopicPartition, TxnReport,
 };
@@ -116,6 +116,9 @@ impl Transaction {
                 Tally::starting_at(next.get(&partition).copied().unwrap_or(message.offset))
             });
             tally.read(message.offset);
+            if let Event::Unresolved(why) = event {
+                return Err(Interrupt::NotNow(why.clone()));
+            }
             if let Event::Decoded {
                 plan: Plan::TooNew(revision),
                 ..
@@ -171,10 +174,11 @@ impl Transaction {
     fn write_ledger(&self, out: &mut Output, now: UnixMs) -> Result<(), Interrupt> {
         let instance = out.txn.id().to_owned();
         let (events, ledger) = (Arc::clone(&out.names.events), Arc::clone(&out.names.ledger));
+        let framing = out.schemas.framing(SchemaName::LedgerEntry);
         for (partition, tally) in &self.tallies {
             let entry = tally.entry(&events, *partition, &self.routes, &instance, now);
             let mut payload = Vec::with_capacity(256);
-            codec::encode_ledger(&entry, out.framing, &mut payload)?;
+            codec::encode_ledger(&entry, framing, &mut payload)?;
             let key = entry.key();
             out.note(RecordRef::new(&ledger, key.as_bytes(), &payload))?;
         }
@@ -198,6 +202,8 @@ fn follow(
         destination_id: "",
     };
     match event {
+        // Does not come here: the transaction was given up.
+        Event::Unresolved(why) => return Err(Interrupt::NotNow(why.clone())),
         Event::Undecodable(why) => {
             let failure = failure(DeadLetterReason::Undecodable, why);
             tally.ended(None, out.give_up(message, failure, now)?);

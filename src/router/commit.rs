@@ -279,8 +279,11 @@ fn write(txn: &mut TxnProducer, record: RecordRef<'_>) -> Result<(), CommitError
 ///
 /// # Errors
 /// When serde refuses it, which a well-formed entry never makes it do.
-pub(super) fn encode(entry: &LedgerEntry<'_>) -> Result<(String, Vec<u8>), CodecError> {
+pub(super) fn encode(
+    entry: &LedgerEntry<'_>,
+    framing: Framing,
+) -> Result<(String, Vec<u8>), CodecError> {
     let mut bytes = Vec::with_capacity(256);
-    codec::encode_ledger(entry, Framing::default(), &mut bytes)?;
+    codec::encode_ledger(entry, framing, &mut bytes)?;
     Ok((entry.key(), bytes))
 }

@@ -10,8 +10,11 @@ use tokio::task::AbortHandle;
 use crate::clock::{Clock, UnixMs};
 use crate::control::Workspace;
 use crate::destinations::{Accepted, DeliveryError, Destination};
-use crate::event::{AddressedKind, DeadLetterReason, Ending, FilterReason, codec};
+use crate::event::{
+    AddressedKind, DeadLetterReason, Ending, FilterReason, Framing, SchemaName, codec,
+};
 use crate::kafka::{Committed, Message, TopicPartition};
+use crate::registry::{RegistryError, Schemas};
 
 use super::breaker::{Allowance, Change};
 use super::dead_letter::{self, Failure};
@@ -60,6 +63,7 @@ pub(super) struct DeskParts {
     pub(super) dead_letters: Arc<str>,
     pub(super) instance: String,
     pub(super) metrics: LaneMetrics,
+    pub(super) schemas: Schemas,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -113,6 +117,11 @@ impl Desk {
         self.parts.workspace = workspace;
     }
 
+    /// How ledger entries name their schema.
+    pub(super) fn ledger_framing(&self) -> Framing {
+        self.parts.schemas.framing(SchemaName::LedgerEntry)
+    }
+
     /// Revision of the workspace in force.
     pub(super) fn revision(&self) -> i64 {
         self.parts.workspace.revision
@@ -146,7 +155,10 @@ impl Desk {
     }
 
     /// Takes records over.
-    pub(super) fn take(&mut self, messages: Vec<Message>) {
+    ///
+    /// # Errors
+    /// When only the schema registry knows what one of them is, and does not say. None may overtake it.
+    pub(super) fn take(&mut self, messages: Vec<Message>) -> Result<(), RegistryError> {
         let arrived = Instant::now();
         for message in messages {
             let Some(partition) = self.partitions.get_mut(&message.partition) else {
@@ -161,8 +173,10 @@ impl Desk {
                 continue;
             }
             let payload = message.payload.as_deref().unwrap_or_default();
-            let (target, revision) = match codec::decode_addressed(AddressedKind::Delivery, payload)
-            {
+            let admitted = self.parts.schemas.admit(SchemaName::Delivery, payload)?;
+            let decoded =
+                admitted.and_then(|()| codec::decode_addressed(AddressedKind::Delivery, payload));
+            let (target, revision) = match decoded {
                 Ok(delivery) => {
                     let id = delivery.destination_id.as_ref();
                     let known = self.by_id.get(id).copied();
@@ -186,6 +200,7 @@ impl Desk {
             let key = key_of(&item);
             self.order.push(key, target, item.message.partition, item);
         }
+        Ok(())
     }
 
     /// Starts what may be started.
@@ -275,7 +290,12 @@ impl Desk {
                 continue;
             }
             let payload = item.message.payload.as_deref().unwrap_or_default();
-            if let Err(error) = codec::decode_addressed(AddressedKind::Delivery, payload) {
+            let read = self
+                .parts
+                .schemas
+                .check(SchemaName::Delivery, payload)
+                .and_then(|()| codec::decode_addressed(AddressedKind::Delivery, payload));
+            if let Err(error) = read {
                 let error = DeliveryError::Undecodable(error);
                 self.end_dead(key, DeadLetterReason::Undecodable, &error);
             }

@@ -4,6 +4,7 @@ use crate::destinations::http::ClientError;
 use crate::event::CodecError;
 use crate::fault::{Classify, Fault};
 use crate::kafka::KafkaError;
+use crate::registry::RegistryError;
 
 /// Why the router could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,8 @@ pub enum RouterError {
     Commit { lane: String, problem: String },
     #[error("ledger entry cannot be written: {0}")]
     Ledger(#[from] CodecError),
+    #[error("deliveries wait: {0}")]
+    Registry(#[from] RegistryError),
     #[error("could not start a thread: {0}")]
     Thread(#[source] std::io::Error),
     #[error("lane {lane}: its thread panicked")]
@@ -31,6 +34,7 @@ impl Classify for RouterError {
     fn fault(&self) -> Fault {
         match self {
             Self::Kafka { source, .. } => source.fault(),
+            Self::Registry(error) => error.fault(),
             Self::Client(_)
             | Self::Commit { .. }
             | Self::Ledger(_)
@@ -45,6 +49,7 @@ impl Classify for RouterError {
             Self::Kafka { source, .. } => source.code(),
             Self::Commit { .. } => "commit",
             Self::Ledger(error) => error.code(),
+            Self::Registry(error) => error.code(),
             Self::Thread(_) => "thread",
             Self::Panicked { .. } => "panicked",
         }

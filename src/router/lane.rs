@@ -226,7 +226,7 @@ impl Lane {
                 let count = messages.len();
                 if count > 0 {
                     self.last_record = Instant::now();
-                    self.state.desk.take(messages);
+                    self.state.desk.take(messages)?;
                 }
                 Ok(count)
             }
@@ -406,9 +406,10 @@ impl State {
             return Ok(());
         }
         let (now_ms, revision) = (self.clock.now_ms(), self.desk.revision());
+        let framing = self.desk.ledger_framing();
         let ledger = snapshots
             .iter()
-            .map(|s| commit::encode(&s.ledger_entry(now_ms, revision, &self.instance)))
+            .map(|s| commit::encode(&s.ledger_entry(now_ms, revision, &self.instance), framing))
             .collect::<Result<Vec<_>, _>>()?;
         self.next_commit = Instant::now() + Duration::from_millis(self.config.commit_interval_ms);
         match self.committer.begin(Job { snapshots, ledger }) {

@@ -228,6 +228,7 @@ impl Opening {
             dead_letters: deps.topics.name(&Topic::Dlq(Stage::Router)).into(),
             instance: instance.clone(),
             metrics: metrics.clone(),
+            schemas: deps.schemas.clone(),
             clock: Arc::clone(&deps.clock),
         });
         let (events, name) = (self.events, self.name);

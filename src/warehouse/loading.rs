@@ -22,10 +22,12 @@ use crate::clock::{Clock, UnixMs};
 use crate::config::LoadConfig;
 use crate::control::{Control, Destination};
 use crate::event::{
-    DeadLetterReason, Ending, Framing, LedgerEntry, OutcomeCount, Stage, Topic, TopicNames, codec,
+    DeadLetterReason, Ending, LedgerEntry, OutcomeCount, SchemaName, Stage, Topic, TopicNames,
+    codec,
 };
 use crate::fault::Classify;
 use crate::kafka::{AckProducer, Batch as Latch, RecordRef, deadline};
+use crate::registry::Schemas;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 
@@ -41,6 +43,7 @@ pub(super) struct Loading {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) producer: AckProducer,
     pub(super) topics: TopicNames,
+    pub(super) schemas: Schemas,
     pub(super) instance: String,
     pub(super) shutdown: Shutdown,
     pub(super) metrics: Arc<WarehouseMetrics>,
@@ -289,7 +292,8 @@ impl Task {
             outcomes: outcomes(manifest),
         };
         let mut payload = Vec::new();
-        codec::encode_ledger(&entry, Framing::SingleObject, &mut payload)?;
+        let framing = self.shared.schemas.framing(SchemaName::LedgerEntry);
+        codec::encode_ledger(&entry, framing, &mut payload)?;
         let key = entry.key();
         self.shared
             .producer

@@ -16,7 +16,9 @@ use super::rows::{Arrival, MapLimits, Mapper};
 use crate::clock::{Clock, UnixMs};
 use crate::control::{Destination, Source, Workspace};
 use crate::event::headers::DeadLetter;
-use crate::event::{AddressedKind, DeadLetterReason, Envelope, Stage, codec, stamped_event};
+use crate::event::{
+    Addressed, AddressedKind, CodecError, DeadLetterReason, Envelope, Stage, codec, stamped_event,
+};
 use crate::kafka::{Header, Message, Record};
 use crate::telemetry::metrics::IntCounter;
 
@@ -90,11 +92,12 @@ impl Records {
     }
 
     /// Takes a record of `destination`'s topic into `batch`. False if the destination is gone from the configuration: its
-    /// partitions are about to leave, and the record stays where it is.
+    /// partitions are about to leave, and the record stays where it is. `admitted` is what its frame says of it.
     pub(super) fn take(
         &mut self,
         destination: &str,
         message: &Message,
+        admitted: Result<(), CodecError>,
         batch: &mut Batch,
         now: Instant,
     ) -> bool {
@@ -105,7 +108,9 @@ impl Records {
             return false;
         };
         let payload = message.payload.as_deref().unwrap_or_default();
-        let refusal = match mapped.take(&self.workspace, payload, message.offset, batch, now) {
+        let addressed = admitted
+            .and_then(|()| codec::decode_addressed(AddressedKind::WarehouseSource, payload));
+        let refusal = match mapped.take(&self.workspace, addressed, message.offset, batch, now) {
             Ok(()) => {
                 mapped.events.inc();
                 return true;
@@ -200,12 +205,11 @@ impl Mapped {
     fn take<'m>(
         &mut self,
         workspace: &Workspace,
-        payload: &'m [u8],
+        addressed: Result<Addressed<'m>, CodecError>,
         offset: i64,
         batch: &mut Batch,
         now: Instant,
     ) -> Result<(), Refusal<'m>> {
-        let addressed = codec::decode_addressed(AddressedKind::WarehouseSource, payload);
         let envelope = match addressed {
             Ok(addressed) => addressed.envelope,
             Err(error) => {

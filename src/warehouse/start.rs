@@ -104,6 +104,7 @@ pub async fn start(deps: Deps) -> Result<Role, WarehouseError> {
             Arc::clone(&deps.clock),
             Arc::clone(&metrics),
         ),
+        schemas: deps.schemas.clone(),
         locator: Locator {
             admin: Arc::new(Mutex::new(Admin::open(&config.kafka)?)),
             store,
@@ -132,6 +133,7 @@ pub async fn start(deps: Deps) -> Result<Role, WarehouseError> {
         clock: Arc::clone(&deps.clock),
         producer,
         topics: deps.topics.clone(),
+        schemas: deps.schemas.clone(),
         instance: name,
         shutdown: deps.shutdown.clone(),
         metrics,

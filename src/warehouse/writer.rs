@@ -18,9 +18,10 @@ use super::records::Records;
 use super::upload::{Flight, UploadError, Uploader};
 use crate::config::WarehouseConfig;
 use crate::control::{Control, Route, Workspace};
-use crate::event::{Topic, TopicNames};
+use crate::event::{SchemaName, Topic, TopicNames};
 use crate::fault::{Classify, Fault};
 use crate::kafka::{BatchLimits, Consumer, KafkaError, OffsetCommit, StartAt, TopicPartition};
+use crate::registry::Schemas;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
 use crate::telemetry::health::Part;
@@ -54,6 +55,7 @@ enum Answer {
 pub(super) struct Writer {
     pub(super) consumer: Consumer,
     pub(super) records: Records,
+    pub(super) schemas: Schemas,
     pub(super) locator: Locator,
     pub(super) uploader: Uploader,
     pub(super) runtime: Handle,
@@ -357,9 +359,19 @@ impl Writer {
             if message.offset < ready.batch.next {
                 continue;
             }
+            let payload = message.payload.as_deref().unwrap_or_default();
+            let admitted = match self.schemas.admit(SchemaName::WarehouseSource, payload) {
+                Ok(admitted) => admitted,
+                Err(error) => {
+                    let tp = message.topic_partition();
+                    self.consumer.pause(std::slice::from_ref(&tp))?;
+                    self.stick(&tp, &error);
+                    continue;
+                }
+            };
             if let Some(destination) = self.state.subscribed.get(&message.topic) {
                 self.records
-                    .take(destination, &message, &mut ready.batch, now);
+                    .take(destination, &message, admitted, &mut ready.batch, now);
             }
         }
         Ok(())

@@ -17,6 +17,12 @@ fn good_settings_pass_and_wrong_ones_end_with_3_and_name_the_key() {
         ("topics: {file: nowhere.yaml}", "nowhere.yaml"),
         ("mode: sometimes", "mode"),
         ("topics: [", "sluice.yaml"),
+        ("kafka: {schema_registry: {ulr: 'http://r'}}", "ulr"),
+        ("kafka: {schema_registry: {register: true}}", "url"),
+        (
+            "kafka: {schema_registry: {url: 'registry:8081'}}",
+            "kafka.schema_registry.url",
+        ),
     ];
     for (settings, names) in wrong {
         bench.write("sluice.yaml", settings);
@@ -62,6 +68,15 @@ fn variables_win_over_the_file_and_secrets_print_as_stars() {
     let text = bench.run(&["config", "show"]);
     assert!(text.stdout.contains("prefix: variable."), "{text:?}");
     assert!(!text.stdout.contains("hunter2") && !shown.stdout.contains("hunter2"));
+    // A section that is not in the file.
+    bench.env("SLUICE__KAFKA__SCHEMA_REGISTRY__URL", "http://registry");
+    bench.env("SLUICE__KAFKA__SCHEMA_REGISTRY__USERNAME", "sluice");
+    bench.env("SLUICE__KAFKA__SCHEMA_REGISTRY__PASSWORD", "hunter3");
+    let shown = bench.run(&["config", "show", "-o", "json"]);
+    let registry = &shown.json()["settings"]["kafka"]["schema_registry"];
+    assert_eq!(registry["url"], "http://registry");
+    assert_eq!(registry["register"], true);
+    assert_eq!(registry["password"], "***");
     bench.env("SLUICE__TOPICS__NOPE", "1");
     let wrong = bench.run(&["config", "show"]);
     assert!(
@@ -94,6 +109,22 @@ fn the_reference_lists_every_setting_in_each_format() {
         let key = setting["key"].as_str().unwrap();
         assert!(!setting["meaning"].as_str().unwrap().is_empty(), "{key}");
         assert!(table.contains(key) && markdown.contains(key), "{key}");
+    }
+}
+
+#[test]
+fn the_schemas_are_printed_as_a_registry_gets_them() {
+    let bench = Bench::new("");
+    let json = bench.run(&["config", "schemas", "-o", "json"]).json();
+    let schemas = json["schemas"].as_array().unwrap();
+    assert_eq!(schemas.len(), 4, "{schemas:?}");
+    let text = bench.run(&["config", "schemas"]).stdout;
+    for schema in schemas {
+        let subject = schema["subject"].as_str().unwrap();
+        let schema = schema["schema"].as_str().unwrap();
+        let parsed = apache_avro::Schema::parse_str(schema).unwrap();
+        assert_eq!(parsed.name().unwrap().fullname(None), subject);
+        assert!(text.contains(schema), "{subject}");
     }
 }
 

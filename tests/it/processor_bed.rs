@@ -18,6 +18,7 @@ use sluice::kafka::{
     AckProducer, Admin, Batch, KafkaError, Message, NewTopic, OffsetQuery, Reader, RecordRef,
     StartAt, TopicPartition, deadline,
 };
+use sluice::registry::Schemas;
 use sluice::shutdown::Shutdown;
 use sluice::telemetry::{Health, Registry};
 
@@ -123,6 +124,7 @@ impl Bed {
             control: self.control.clone(),
             clock: Arc::new(SystemClock),
             topics: self.names.clone(),
+            schemas: Schemas::default(),
             health: health.clone(),
             metrics: metrics.clone(),
             shutdown: shutdown.clone(),

@@ -18,6 +18,7 @@ use sluice::event::{
 use sluice::kafka::{
     AckProducer, Admin, Batch, Message, NewTopic, Reader, RecordRef, StartAt, deadline,
 };
+use sluice::registry::Schemas;
 use sluice::shutdown::Shutdown;
 use sluice::telemetry::{Health, Registry};
 
@@ -112,6 +113,7 @@ impl Bed {
             control: self.control.clone(),
             clock: Arc::new(SystemClock),
             topics: self.names.clone(),
+            schemas: Schemas::default(),
             health: health.clone(),
             metrics: metrics.clone(),
             shutdown: shutdown.clone(),

@@ -16,6 +16,7 @@ use sluice::deps::{Deps, Role};
 use sluice::dev::kafka::LocalKafka;
 use sluice::event::codec::decode_envelope;
 use sluice::event::{Envelope, Topic, TopicNames};
+use sluice::registry::Schemas;
 use sluice::shutdown::Shutdown;
 use sluice::telemetry::{Health, Registry};
 
@@ -139,6 +140,7 @@ impl TestGateway {
             metrics: Registry::default(),
             shutdown: Shutdown::new(Duration::from_secs(20)),
             topics: topics.clone(),
+            schemas: Schemas::default(),
             config: Arc::new(config),
         };
         let role = sluice::gateway::start(deps.clone()).await.unwrap();
