@@ -31,6 +31,7 @@ mod processor_outputs;
 mod router_bed;
 mod router_failures;
 mod router_order;
+mod schema_registry;
 mod sdk;
 mod sdk_bed;
 mod sdk_browser;

@@ -66,6 +66,14 @@ use jvm::Jvm;
 /// A cluster named by `SLUICE_BOOTSTRAP` is somebody else's to start, perhaps at this moment.
 const FOREIGN_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 
+/// The Java runtime that a local Kafka runs on: what else tests run on one finds it so too.
+///
+/// # Errors
+/// When there is none that is new enough.
+pub fn java_runtime() -> Result<std::path::PathBuf, LocalKafkaError> {
+    java::find().map(|java| java.path)
+}
+
 /// A Kafka that answers. Dropping it kills the brokers that were started for it; prefer [`LocalKafka::stop`].
 #[derive(Debug)]
 pub struct LocalKafka {

@@ -16,5 +16,6 @@ pub mod postgres;
 pub mod process;
 pub mod python;
 pub mod records;
+pub mod registry;
 pub mod s3;
 pub mod sink;

@@ -43,7 +43,7 @@ pub fn environment(name: &str) -> PathBuf {
 }
 
 /// Where downloads are kept, as `dev/packages.sh` and the local Kafka do.
-fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     let root = std::env::var_os("XDG_CACHE_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"),
         PathBuf::from,
@@ -51,7 +51,11 @@ fn cache() -> PathBuf {
     root.join("sluice")
 }
 
-fn run(command: &mut Command) {
+/// Runs a command that must succeed.
+///
+/// # Panics
+/// With its output, unless it does.
+pub fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| {
         panic!("{command:?}: {error}; ./dev/test installs what is missing")
     });
