@@ -22,6 +22,13 @@ needs_maven() {
   [[ ! -d ${XDG_CACHE_HOME:-$HOME/.cache}/sluice/kafka-$version/libs ]]
 }
 
+# The schema registry of the tests, where tests/it/support/registry.rs keeps it.
+has_registry() {
+  local version
+  version=$(sed -n 's/^const VERSION: &str = "\(.*\)";$/\1/p' "$root/tests/it/support/registry.rs")
+  [[ -f ${XDG_CACHE_HOME:-$HOME/.cache}/sluice/apicurio-registry-$version/complete ]]
+}
+
 # Server binaries; Debian keeps them off the path.
 has_postgres() {
   local postgres
@@ -87,6 +94,11 @@ find_missing_for_tests() {
   has_python_venv || need 'Python, 3.11 or newer, with venv' python3-venv
   has_node || need 'Node, 18 or newer (node)' nodejs
   has_command npm || need 'npm' npm
+  # The schema registry runs whatever Kafka the tests use.
+  if ! has_registry && ! needs_maven && ! has_command mvn; then need 'Maven (mvn)' maven; fi
+  if [[ -n ${SLUICE_BOOTSTRAP:-} ]] && ! has_java; then
+    need 'a Java runtime, 17 or newer' openjdk-17-jre-headless openjdk-21-jre-headless openjdk-25-jre-headless
+  fi
   if has_chromium; then return 0; fi
   if has_chromium_package; then
     need 'Chromium' chromium

@@ -13,7 +13,7 @@ use sluice::deps::{Deps, Role};
 use sluice::dev::kafka::LocalKafka;
 use sluice::event::codec;
 use sluice::event::{
-    Addressed, AddressedKind, Envelope, Framing, LedgerEntry, Stage, Topic, TopicNames,
+    Addressed, AddressedKind, Envelope, Framing, Stage, Topic, TopicNames,
 };
 use sluice::kafka::{
     AckProducer, Admin, Batch, Message, NewTopic, Reader, RecordRef, StartAt, deadline,
