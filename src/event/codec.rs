@@ -2,9 +2,10 @@
 //!
 //! Records are written with direct serde (`serde_avro_fast`) and framed as Avro single objects (`C3 01` and the schema's
 //! CRC-64-AVRO fingerprint) or, with a schema registry, in Confluent's wire format (`0` and the schema id, big endian).
-//! Which one a role writes is told by `registry::Schemas`; both decode, always. `apache-avro` parses the same schemas, checks compatibility and serves the tools; a test proves that each
-//! reads the other's bytes. The envelope is the last field of the records that carry one, so [`splice_addressed`] can
-//! append its bytes unread: a stage that only routes never re-encodes the customer's event.
+//! Which one a role writes is told by `registry::Schemas`; both decode, always. `apache-avro` parses the same schemas,
+//! checks compatibility and serves the tools; a test proves that each reads the other's bytes. The envelope is the last
+//! field of the records that carry one, so [`splice_addressed`] can append its bytes unread: a stage that only routes never
+//! re-encodes the customer's event.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
