@@ -25,7 +25,8 @@ pub struct RouterConfig {
     /// paused. All of them are read again (and skipped where done) after a restart. Default 2000000.
     pub window_span_max: u64,
     /// Bytes of the commit's metadata that tells which records beyond the committed offset are done; beyond it the
-    /// partition is paused. The broker takes at most 4096 (`offset.metadata.max.bytes`). Default 3072.
+    /// partition is paused. The broker takes at most 4096 (`offset.metadata.max.bytes`); records that might take more are
+    /// not started until older ones have ended. Default 3072.
     pub window_metadata_bytes_max: usize,
     /// Records taken from the consumer at a time. Default 1000.
     pub poll_records_max: usize,

@@ -21,15 +21,29 @@
 //! 1. **No unfinished offset is ever passed**, neither by the committed number nor by the metadata.
 //! 2. **Gaps are nothing to wait for.** Markers, aborted and compacted records take offsets that no reader sees. The map is
 //!    told which offsets were seen ([`OffsetMap::see`]); one that was jumped over counts as done.
-//! 3. **Too much to write down is cut at the far end.** A broker takes 4096 bytes (`offset.metadata.max.bytes`). What is
-//!    cut is done twice after a crash, never skipped. [`MapCommit::needed_bytes`] tells in time to slow down instead.
+//! 3. **What is started can be written down, however it ends.** A broker takes 4096 bytes (`offset.metadata.max.bytes`).
+//!    Whoever asks [`OffsetMap::try_start`] before each record never has more done than they can say. If it was not asked,
+//!    the far end is cut: done twice after a crash, never skipped.
 //! 4. **A string that is not ours, or not of this offset, is ignored** (a reset by another tool keeps or clears it): it
 //!    carries a checksum over the offset that it was written for.
 //!
 //! Two encodings are made and the shorter is taken: run lengths (few long runs: one slow key) and a bit set (many short
 //! ones). First byte: which of the two, and so also the version.
+//!
+//! # Room
+//! [`OffsetMap::try_start`] counts with the worst: that of the records under way those end that fragment the map most. It
+//! looks at three numbers only ([`Shape`]), which bound both encodings whatever the map looks like otherwise:
+//!
+//! * `reach`, offsets from the base to the last that is done or under way: the bit set takes one bit of each.
+//! * `runs`, stretches of done offsets, with one more for each record under way that may become a stretch of its own. One
+//!   that has a done neighbour will only make that one longer, and needs nothing.
+//! * `holes`, offsets not in a stretch: the longer they are together, the more of the run lengths take a second byte.
+//!
+//! Whatever ends afterwards makes none of the three larger. The base may always be started: when it ends, everything only
+//! gets shorter. So there is always one record that may go, and the map cannot come to a stop by itself. A map with few
+//! stretches may reach as far as it likes: one slow record holds up nobody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use base64::Engine;
@@ -67,35 +81,56 @@ pub struct MapCommit {
     pub metadata: String,
     /// Bytes of metadata that saying all would take. Near the limit: read no further until the lowest ones are finished.
     pub needed_bytes: usize,
-    /// Whether the far end was left out.
+    /// Whether the far end was left out; never when [`OffsetMap::try_start`] was asked before each record.
     pub is_cut: bool,
 }
 
 /// Progress of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OffsetMap {
-    /// Seen and not finished.
-    unfinished: BTreeSet<i64>,
+    /// Seen and not finished; of each, whether a record between it and the next is finished. A stretch without one is a gap:
+    /// nobody will see it again, and it need not be written down.
+    unfinished: BTreeMap<i64, bool>,
     /// Every offset below was seen, or jumped over.
     seen_to: i64,
+    /// After the last record that is finished, of those that were seen.
+    done_to: i64,
+    /// How many of the unfinished have a finished record between them and the next.
+    runs: usize,
+    /// Offsets between those and their next ones.
+    covered: u64,
     /// Finished by a predecessor, at or after `seen_to`; sorted, apart, none empty.
-    done_before: Vec<Range<i64>>,
+    done_before: VecDeque<Range<i64>>,
+    /// Offsets in `done_before`.
+    covered_before: u64,
+    /// Under way; of each, whether it may become a run of its own.
+    started: BTreeMap<i64, bool>,
+    /// How many of those may.
+    reserved: usize,
 }
 
 impl OffsetMap {
     /// A map for a partition that is read from `start` on.
     pub fn new(start: i64) -> Self {
         Self {
-            unfinished: BTreeSet::new(),
+            unfinished: BTreeMap::new(),
             seen_to: start,
-            done_before: Vec::new(),
+            done_to: start,
+            runs: 0,
+            covered: 0,
+            done_before: VecDeque::new(),
+            covered_before: 0,
+            started: BTreeMap::new(),
+            reserved: 0,
         }
     }
 
     /// A map that goes on where a commit stopped. Metadata that is not ours is ignored: then more is done again.
     pub fn resume(next_offset: i64, metadata: &str) -> Self {
+        let done_before = decode(next_offset, metadata).unwrap_or_default();
         Self {
-            done_before: decode(next_offset, metadata).unwrap_or_default(),
+            covered_before: done_before.iter().map(length).sum(),
+            done_before: done_before.into(),
             ..Self::new(next_offset)
         }
     }
@@ -110,32 +145,138 @@ impl OffsetMap {
     /// Takes note of a record that was read. Records come in the order of their offsets; after a seek back they come again.
     pub fn see(&mut self, offset: i64) -> Seen {
         if offset < self.seen_to {
-            return if self.unfinished.contains(&offset) {
+            return if self.unfinished.contains_key(&offset) {
                 Seen::Pending
             } else {
                 Seen::Done
             };
         }
-        self.seen_to = offset + 1;
-        let behind = self.done_before.partition_point(|run| run.end <= offset);
-        self.done_before.drain(..behind);
-        match self.done_before.first() {
-            Some(run) if run.contains(&offset) => Seen::Done,
-            _ => {
-                self.unfinished.insert(offset);
-                Seen::New
+        let is_done = self.take_done_before(offset);
+        let jumped = offset.abs_diff(self.seen_to);
+        if let Some(mut last) = self.unfinished.last_entry() {
+            let is_followed = *last.get();
+            match (is_followed, is_done) {
+                (true, _) => self.covered += jumped + u64::from(is_done),
+                (false, true) => {
+                    self.runs += 1;
+                    self.covered += offset.abs_diff(*last.key());
+                    last.insert(true);
+                }
+                (false, false) => {}
             }
         }
+        self.seen_to = offset + 1;
+        if is_done {
+            self.done_to = self.seen_to;
+            return Seen::Done;
+        }
+        self.unfinished.insert(offset, false);
+        Seen::New
+    }
+
+    /// Whether a predecessor has finished `offset`; forgets what it finished up to there.
+    fn take_done_before(&mut self, offset: i64) -> bool {
+        while let Some(run) = self.done_before.front_mut() {
+            if run.start > offset {
+                return false;
+            }
+            let is_done = offset < run.end;
+            let taken = run.start..run.end.min(offset + 1);
+            self.covered_before -= length(&taken);
+            run.start = taken.end;
+            if run.is_empty() {
+                self.done_before.pop_front();
+            }
+            if is_done {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Starts work on the pending record at `offset`, if a commit with at most `metadata_bytes_max` bytes of metadata can say
+    /// whatever may then be done. False: not now, ask again when another has ended. Never of the lowest unfinished record.
+    pub fn try_start(&mut self, offset: i64, metadata_bytes_max: usize) -> bool {
+        let may_be_run = self.may_be_run(offset);
+        if offset > self.next_offset() {
+            let reach_to = self.reach_to();
+            let is_within = offset < reach_to && !may_be_run;
+            let shape = Shape {
+                runs: self.runs + self.done_before.len() + self.reserved + usize::from(may_be_run),
+                holes: self.holes(),
+                reach: reach_to.max(offset + 1).abs_diff(self.next_offset()),
+            };
+            if !is_within && !shape.fits(room(metadata_bytes_max)) {
+                return false;
+            }
+        }
+        self.stop(offset);
+        self.started.insert(offset, may_be_run);
+        self.reserved += usize::from(may_be_run);
+        true
+    }
+
+    /// Takes note that work on `offset` has stopped; it is pending as before.
+    pub fn stop(&mut self, offset: i64) {
+        if let Some(true) = self.started.remove(&offset) {
+            self.reserved -= 1;
+        }
+    }
+
+    /// Whether the end of `offset` may make one run more: nothing beside it is done, and it is not the base. Once false it
+    /// stays false, whatever ends.
+    fn may_be_run(&self, offset: i64) -> bool {
+        let before = self.unfinished.range(..offset).next_back();
+        let is_followed = self.unfinished.get(&offset).copied().unwrap_or(false);
+        !is_followed && before.is_some_and(|(_, is_followed)| !is_followed)
+    }
+
+    /// After the last offset that is done or under way.
+    fn reach_to(&self) -> i64 {
+        let started = self.started.last_key_value().map(|(offset, _)| offset + 1);
+        let before = self.done_before.back().map(|run| run.end);
+        let ends = [started, before].into_iter().flatten();
+        ends.fold(self.done_to, i64::max)
+    }
+
+    /// Offsets after the base that are in no run. Those beyond the reach are counted, too: more than need be.
+    fn holes(&self) -> u64 {
+        let before = self.done_before.back().map_or(self.seen_to, |run| run.end);
+        let all = before.max(self.seen_to).abs_diff(self.next_offset());
+        all.saturating_sub(self.covered + self.covered_before)
     }
 
     /// Takes note that the record at `offset` is finished. False if it was not pending.
     pub fn complete(&mut self, offset: i64) -> bool {
-        self.unfinished.remove(&offset)
+        let Some(is_followed) = self.unfinished.remove(&offset) else {
+            return false;
+        };
+        self.stop(offset);
+        self.done_to = self.done_to.max(offset + 1);
+        let next = self.unfinished.range(offset..).next();
+        let next = next.map_or(self.seen_to, |(next, _)| *next);
+        if is_followed {
+            self.runs -= 1;
+            self.covered -= length(&(offset + 1..next));
+        }
+        // Without one before it, it was the base; what followed it is now below the base.
+        if let Some((&before, is_followed)) = self.unfinished.range_mut(..offset).next_back() {
+            if *is_followed {
+                self.covered -= length(&(before + 1..offset));
+            } else {
+                *is_followed = true;
+                self.runs += 1;
+            }
+            self.covered += length(&(before + 1..next));
+        }
+        true
     }
 
     /// What may be committed: the lowest unfinished offset, or the one after the last seen.
     pub fn next_offset(&self) -> i64 {
-        self.unfinished.first().copied().unwrap_or(self.seen_to)
+        self.unfinished
+            .first_key_value()
+            .map_or(self.seen_to, |(offset, _)| *offset)
     }
 
     /// Records that are pending.
@@ -160,7 +301,7 @@ impl OffsetMap {
                 is_cut: false,
             };
         };
-        let budget = base64_room(metadata_bytes_max).saturating_sub(HEADER_BYTES);
+        let budget = room(metadata_bytes_max);
         let runs = encode_runs(base, &done, budget);
         let bits = encode_bits(base, &done, budget);
         let needed = HEADER_BYTES + runs.needed.min(bits.needed);
@@ -182,29 +323,61 @@ impl OffsetMap {
         }
     }
 
-    /// What is done beyond the base; sorted and apart.
+    /// What is done beyond the base, with the gaps beside it; sorted and apart.
     fn done_runs(&self) -> Vec<Range<i64>> {
         let mut runs = Vec::new();
-        let mut after = self.next_offset();
-        for &offset in &self.unfinished {
-            if offset > after {
-                runs.push(after..offset);
+        let nexts = self.unfinished.keys().skip(1).copied();
+        let ends = nexts.chain([self.seen_to]);
+        for ((offset, is_followed), end) in self.unfinished.iter().zip(ends) {
+            if *is_followed {
+                // Behind the last that is done there is nothing to say, however far reading has jumped.
+                runs.push(offset + 1..end.min(self.done_to));
             }
-            after = offset + 1;
-        }
-        if self.seen_to > after {
-            runs.push(after..self.seen_to);
         }
         for run in &self.done_before {
-            let run = run.start.max(self.seen_to)..run.end;
             match runs.last_mut() {
-                _ if run.is_empty() => {}
                 Some(last) if last.end == run.start => last.end = run.end,
-                _ => runs.push(run),
+                _ => runs.push(run.clone()),
             }
         }
         runs
     }
+}
+
+/// What bounds the length of both encodings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    /// Stretches of done offsets.
+    runs: usize,
+    /// Offsets between them.
+    holes: u64,
+    /// Offsets from the base to the end of the last.
+    reach: u64,
+}
+
+impl Shape {
+    /// Whether the shorter encoding of any map of this shape takes at most `room` bytes.
+    fn fits(self, room: usize) -> bool {
+        let (room, runs) = (room as u64, self.runs as u64);
+        let as_runs = || numbers_bytes_max(runs, self.holes) + numbers_bytes_max(runs, self.reach);
+        self.reach.div_ceil(8) <= room || as_runs() <= room
+    }
+}
+
+/// The most bytes that `count` numbers take which are `sum` together. Each takes one; a second takes a number of at least
+/// 2^7, a third one of 2^14, and of those there are only so many in a sum.
+fn numbers_bytes_max(count: u64, sum: u64) -> u64 {
+    let longer = (7..64).step_by(7).map(|shift| count.min(sum >> shift));
+    count + longer.sum::<u64>()
+}
+
+fn length(run: &Range<i64>) -> u64 {
+    run.end.abs_diff(run.start)
+}
+
+/// Bytes of an encoding in text of at most `metadata_bytes_max` bytes.
+fn room(metadata_bytes_max: usize) -> usize {
+    base64_room(metadata_bytes_max).saturating_sub(HEADER_BYTES)
 }
 
 /// One way to write the runs down, cut to the budget.

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -184,4 +186,281 @@ fn two_thousand_scattered_unfinished_records_fit_into_a_commit() {
     }
     let commit = map.next_commit(METADATA_BYTES_MAX);
     assert!(!commit.is_cut, "{} bytes", commit.needed_bytes);
+}
+
+/// Counts anew what the map keeps count of.
+fn assert_counts(map: &OffsetMap) {
+    let all: Vec<(i64, bool)> = map.unfinished.iter().map(|(o, f)| (*o, *f)).collect();
+    let ends = all.iter().skip(1).map(|(o, _)| *o).chain([map.seen_to]);
+    let runs: Vec<u64> = all
+        .iter()
+        .zip(ends)
+        .filter(|((_, is_followed), _)| *is_followed)
+        .map(|((offset, _), end)| length(&(offset + 1..end)))
+        .collect();
+    assert_eq!((map.runs, map.covered), (runs.len(), runs.iter().sum()));
+    assert_eq!(
+        map.covered_before,
+        map.done_before.iter().map(length).sum::<u64>()
+    );
+    assert!(map.done_before.iter().all(|run| run.start >= map.seen_to));
+    assert_eq!(map.reserved, map.started.values().filter(|r| **r).count());
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Read {
+        records: u8,
+    },
+    Start {
+        which: u16,
+    },
+    /// Starts the lowest that are not under way, in order: what a router mostly does.
+    StartNext {
+        records: u8,
+    },
+    End {
+        which: u16,
+        is_done: bool,
+    },
+    Crash,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => (1..20u8).prop_map(|records| Op::Read { records }),
+        6 => any::<u16>().prop_map(|which| Op::Start { which }),
+        3 => (1..20u8).prop_map(|records| Op::StartNext { records }),
+        12 => (any::<u16>(), prop::bool::weighted(0.8)).prop_map(|(which, is_done)| Op::End { which, is_done }),
+        1 => Just(Op::Crash),
+    ];
+    prop::collection::vec(op, 1..400)
+}
+
+/// A reader with a log, and what a destination got.
+struct Model {
+    map: OffsetMap,
+    log: Vec<i64>,
+    read: usize,
+    waiting: Vec<i64>,
+    started: Vec<i64>,
+    done: BTreeSet<i64>,
+    limit: usize,
+}
+
+impl Model {
+    fn new(log: Vec<i64>, limit: usize) -> Self {
+        Self {
+            map: OffsetMap::new(log[0]),
+            log,
+            read: 0,
+            waiting: Vec::new(),
+            started: Vec::new(),
+            done: BTreeSet::new(),
+            limit,
+        }
+    }
+
+    fn read(&mut self) {
+        let Some(offset) = self.log.get(self.read) else {
+            return;
+        };
+        self.read += 1;
+        let seen = self.map.see(*offset);
+        let is_done = self.done.contains(offset);
+        assert_eq!(seen == Seen::Done, is_done, "{offset} is {seen:?}");
+        if seen == Seen::New {
+            self.waiting.push(*offset);
+        }
+    }
+
+    fn start(&mut self, which: usize) -> bool {
+        let offset = self.waiting[which];
+        if !self.map.try_start(offset, self.limit) {
+            assert_ne!(offset, self.map.next_offset(), "the lowest must never wait");
+            return false;
+        }
+        self.waiting.remove(which);
+        self.started.push(offset);
+        true
+    }
+
+    fn end(&mut self, which: usize, is_done: bool) {
+        let offset = self.started.swap_remove(which);
+        if is_done {
+            assert!(self.map.complete(offset));
+            self.done.insert(offset);
+        } else {
+            self.map.stop(offset);
+            let at = self.waiting.partition_point(|w| *w < offset);
+            self.waiting.insert(at, offset);
+        }
+    }
+
+    fn crash(&mut self) {
+        let commit = self.map.next_commit(self.limit);
+        self.map = OffsetMap::resume(commit.next_offset, &commit.metadata);
+        self.read = self.log.partition_point(|o| *o < commit.next_offset);
+        self.waiting.clear();
+        self.started.clear();
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Read { records } => (0..records).for_each(|_| self.read()),
+            Op::Start { which } if !self.waiting.is_empty() => {
+                self.start(usize::from(which) % self.waiting.len());
+            }
+            Op::StartNext { records } => {
+                let mut at = 0;
+                for _ in 0..records {
+                    if at < self.waiting.len() && !self.start(at) {
+                        at += 1;
+                    }
+                }
+            }
+            Op::End { which, is_done } if !self.started.is_empty() => {
+                self.end(usize::from(which) % self.started.len(), is_done);
+            }
+            Op::Crash => self.crash(),
+            Op::Start { .. } | Op::End { .. } => {}
+        }
+    }
+
+    /// Whatever of what is under way ends now can be said, and is known after a crash.
+    fn assert_can_say_all(&self, seed: u64) {
+        assert_counts(&self.map);
+        let mut rng = fastrand::Rng::with_seed(seed);
+        for share in [0, 128, 255] {
+            let mut map = self.map.clone();
+            for offset in &self.started {
+                if rng.u8(..) <= share {
+                    map.complete(*offset);
+                }
+            }
+            let commit = map.next_commit(self.limit);
+            assert!(!commit.is_cut, "{map:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_ends_of_what_was_let_start_can_be_said_and_nothing_stops_for_ever(
+        log in log(), ops in ops(), limit in prop_oneof![12usize..60, 60usize..300], seed in any::<u64>()
+    ) {
+        let mut model = Model::new(log, limit);
+        for (n, op) in ops.iter().enumerate() {
+            model.apply(op);
+            model.assert_can_say_all(seed ^ n as u64);
+        }
+        // From here on nothing fails, and so all comes to its end, though the map may be full.
+        while model.done.len() < model.log.len() {
+            (0..20).for_each(|_| model.read());
+            let mut at = 0;
+            while at < model.waiting.len() {
+                at += usize::from(!model.start(at));
+            }
+            prop_assert!(!model.started.is_empty(), "nothing may go: {:?}", model.map);
+            let which = (seed % model.started.len() as u64) as usize;
+            model.end(which, true);
+            model.assert_can_say_all(seed);
+        }
+        let commit = model.map.next_commit(limit);
+        prop_assert_eq!(commit.metadata, "");
+    }
+
+    #[test]
+    fn no_map_takes_more_bytes_than_its_shape_says(work in work()) {
+        let map = map_of(&work);
+        let (base, done) = (map.next_offset(), map.done_runs());
+        let Some(last) = done.last() else { return Ok(()) };
+        let reach = last.end.abs_diff(base);
+        let covered: u64 = done.iter().map(length).sum();
+        let runs = done.len() as u64;
+        let most = numbers_bytes_max(runs, reach - covered) + numbers_bytes_max(runs, covered);
+        prop_assert!(encode_runs(base, &done, 0).needed as u64 <= most);
+        prop_assert!(map.holes() >= reach - covered);
+        prop_assert_eq!(map.runs, done.len());
+    }
+}
+
+#[test]
+fn every_second_user_failing_is_held_back_before_a_commit_is_full() {
+    const RECORDS: i64 = 60_000;
+    let mut map = OffsetMap::new(0);
+    (0..RECORDS).for_each(|offset| assert_eq!(map.see(offset), Seen::New));
+    let mut unasked = map.clone();
+    (1..RECORDS)
+        .step_by(2)
+        .for_each(|offset| assert!(unasked.complete(offset)));
+    assert!(
+        unasked.next_commit(METADATA_BYTES_MAX).is_cut,
+        "what this is about"
+    );
+
+    let mut held = Vec::new();
+    for offset in 0..RECORDS {
+        if !map.try_start(offset, METADATA_BYTES_MAX) {
+            held.push(offset);
+        } else if offset % 2 == 0 {
+            map.stop(offset);
+        } else {
+            map.complete(offset);
+        }
+    }
+    let commit = map.next_commit(METADATA_BYTES_MAX);
+    assert!(!commit.is_cut && commit.needed_bytes > METADATA_BYTES_MAX * 95 / 100);
+    assert_eq!(
+        held.first(),
+        Some(&24_536),
+        "one bit each of what 4096 bytes hold"
+    );
+    // The failed ones may all be tried again at once: their ends only make the map smaller.
+    for offset in (0..held[0]).step_by(2) {
+        assert!(map.try_start(offset, METADATA_BYTES_MAX), "{offset}");
+    }
+    (0..held[0])
+        .step_by(2)
+        .for_each(|offset| assert!(map.complete(offset)));
+    for offset in held {
+        assert!(map.try_start(offset, METADATA_BYTES_MAX) && map.complete(offset));
+    }
+    assert_eq!(map.next_offset(), RECORDS);
+}
+
+#[test]
+fn a_user_that_is_blocked_for_hours_holds_up_nobody() {
+    let mut map = OffsetMap::new(0);
+    assert_eq!(map.see(0), Seen::New);
+    // As many side by side as the settings say, ending in the worst order, with a marker of a transaction now and then.
+    let offsets: Vec<i64> = (1..1_000_000).filter(|offset| offset % 7 != 0).collect();
+    for side_by_side in offsets.chunks(256) {
+        for offset in side_by_side {
+            assert_eq!(map.see(*offset), Seen::New);
+            assert!(map.try_start(*offset, METADATA_BYTES_MAX), "{offset}");
+        }
+        for offset in side_by_side
+            .iter()
+            .step_by(2)
+            .chain(side_by_side.iter().skip(1).step_by(2))
+        {
+            assert!(map.complete(*offset));
+        }
+    }
+    assert!(map.next_commit(METADATA_BYTES_MAX).needed_bytes < 20);
+}
+
+#[test]
+fn gaps_between_records_that_wait_need_not_be_said() {
+    let mut map = OffsetMap::new(0);
+    for offset in (0..100_000).step_by(2) {
+        map.see(offset);
+    }
+    assert_eq!(map.next_commit(METADATA_BYTES_MAX).needed_bytes, 0);
+    assert!(map.try_start(50_000, METADATA_BYTES_MAX) && map.complete(50_000));
+    let commit = map.next_commit(METADATA_BYTES_MAX);
+    assert_eq!(decode(0, &commit.metadata).unwrap(), [49_999..50_001]);
 }

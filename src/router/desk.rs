@@ -20,7 +20,7 @@ use super::breaker::{Allowance, Change};
 use super::dead_letter::{self, Failure};
 use super::deliver::{Courier, Landed, Parcel, Ticket};
 use super::metrics::LaneMetrics;
-use super::order::{Group, KeyId, Order};
+use super::order::{Group, KeyId, Order, Placed};
 use super::partition::{Partition, Snapshot};
 use super::target::{Maker, Service, Target};
 use super::verdict::{self, Failures, Verdict};
@@ -44,6 +44,12 @@ struct Item {
     sent: u32,
     failed: u32,
     first_failure: Option<FirstFailure>,
+}
+
+impl Placed for Item {
+    fn place(&self) -> i64 {
+        self.message.offset
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -231,18 +237,21 @@ impl Desk {
     ) {
         while *budget > 0 {
             let target = &mut self.targets[group];
-            let started = match target.breaker.allowance(target.concurrency, now) {
-                Allowance::Run(most) if self.order.in_flight(group) < most => {
-                    self.order.start(group, now)
-                }
-                Allowance::Probe => {
-                    let started = self.order.start_probe(group, now);
-                    if started.is_some() {
-                        target.breaker.probe_started();
+            let started = {
+                let admit = admission(&mut self.partitions, self.metadata_bytes_max);
+                match target.breaker.allowance(target.concurrency, now) {
+                    Allowance::Run(most) if self.order.in_flight(group) < most => {
+                        self.order.start(group, now, admit)
                     }
-                    started
+                    Allowance::Probe => {
+                        let started = self.order.start_probe(group, now, admit);
+                        if started.is_some() {
+                            target.breaker.probe_started();
+                        }
+                        started
+                    }
+                    Allowance::Run(_) | Allowance::Wait(_) => None,
                 }
-                Allowance::Run(_) | Allowance::Wait(_) => None,
             };
             let Some((key, item)) = started else {
                 return;
@@ -273,12 +282,19 @@ impl Desk {
     /// Ends, in order, what is not sent at all: records that cannot be read, and those for a destination that is gone.
     fn end_unsent(&mut self, group: Group, budget: &mut u64, now: Instant) {
         while *budget > 0 {
-            let Some((key, item)) = self.order.start(group, now) else {
+            let started = {
+                let admit = admission(&mut self.partitions, self.metadata_bytes_max);
+                self.order.start(group, now, admit)
+            };
+            let Some((key, item)) = started else {
                 return;
             };
             if group != 0 && self.parts.workspace.revision < item.revision {
                 // The processor has seen a workspace that we have not: the destination may be a new one.
                 if now.duration_since(item.arrived) < self.unknown_wait {
+                    if let Some(partition) = self.partitions.get_mut(&item.message.partition) {
+                        partition.stop(item.message.offset);
+                    }
                     self.order.retry(key, now + LOOK_AGAIN);
                     continue;
                 }
@@ -315,6 +331,7 @@ impl Desk {
             return;
         };
         partition.in_flight -= 1;
+        partition.stop(item.message.offset);
         self.flights.remove(&ticket.key);
         let is_leaving = partition.is_leaving;
         let group = item.target;
@@ -413,7 +430,7 @@ impl Desk {
         let snapshots: Vec<Snapshot> = chosen.filter_map(|(_, p)| p.snapshot(most)).collect();
         self.committing += snapshots.iter().map(Snapshot::records).sum::<u64>();
         for snapshot in snapshots.iter().filter(|snapshot| snapshot.is_cut) {
-            tracing::warn!(partition = %snapshot.of, "more is done out of order than a commit's metadata can say; after a crash the rest is delivered again");
+            tracing::error!(partition = %snapshot.of, "more is done out of order than a commit's metadata can say, which should never be; after a crash the rest is delivered again");
             self.parts.metrics.progress_cut.inc();
         }
         snapshots
@@ -527,6 +544,7 @@ impl Desk {
             let metrics = &target.metrics;
             metrics.in_flight.set(gauge(self.order.in_flight(group)));
             metrics.blocked_keys.set(gauge(self.order.blocked(group)));
+            metrics.held_keys.set(gauge(self.order.held(group)));
         }
         let partitions = self.partitions.values();
         let (mut records, mut bytes, mut paused) = (0, 0, 0);
@@ -572,6 +590,17 @@ impl Item {
                 .saturating_duration_since(first.at)
                 .saturating_sub(down_since),
         }
+    }
+}
+
+/// What may start: see [`Partition::admit`].
+fn admission(
+    partitions: &mut BTreeMap<i32, Partition>,
+    metadata_bytes_max: usize,
+) -> impl FnMut(&Item) -> bool {
+    move |item| {
+        let partition = partitions.get_mut(&item.message.partition);
+        partition.is_none_or(|p| p.admit(item.message.offset, metadata_bytes_max))
     }
 }
 

@@ -24,7 +24,8 @@
 //!
 //! **What may be thrown away.** Everything held in memory is read again. Towards the destination delivery is at least once,
 //! in order per key: what was delivered since the last commit, or was in flight, is delivered again after a crash, under
-//! the same `Idempotency-Key`. Towards Kafka (progress, ledger, dead letters) it is exactly once.
+//! the same `Idempotency-Key`, and nothing else: what a commit could not say to be done is not started
+//! ([`OffsetMap::try_start`](crate::kafka::offsets::OffsetMap::try_start)). Towards Kafka (progress, ledger, dead letters) it is exactly once.
 //!
 //! **The seam for parking.** [`verdict::Verdict`] is where a key that has been blocked for long will leave the window for
 //! `parked.<lane>`; `partition` counts it as one more ending, and `commit` writes it as one more record of the transaction.

@@ -9,10 +9,14 @@
 //!     b:  b1 b2          ready
 //!     c:  c1 c2          blocked          A failure of c1 holds c2 and nothing else.
 //!     d:  d1             ready
+//!     e:  e1             held            until there is room to say that it is done
 //! ```
 //!
 //! A head leaves by [`finish`](Order::finish) alone (delivered, filtered, dead-lettered); [`retry`](Order::retry) keeps it
 //! in front of its key and blocks the key for a while. The caller carries time, limits and what an outcome means.
+//!
+//! The caller may refuse a head that is about to start. Its key is then *held*, and asked for again before all others, the
+//! lowest place of each partition first. Whoever never refuses the lowest of a partition never holds all of it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -25,6 +29,12 @@ pub struct KeyId(pub u128);
 
 /// Number of a group, as given by the caller from 0 upwards.
 pub type Group = usize;
+
+/// What a delivery has.
+pub trait Placed {
+    /// Its place in its partition; later ones of a key have higher ones.
+    fn place(&self) -> i64;
+}
 
 /// Queues of keys. `T` is one delivery.
 #[derive(Debug)]
@@ -46,6 +56,7 @@ struct Key<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Ready,
+    Held,
     InFlight,
     Blocked { until: Instant },
 }
@@ -53,6 +64,10 @@ enum State {
 #[derive(Debug, Default)]
 struct Lists {
     ready: VecDeque<KeyId>,
+    /// By partition and place.
+    held: BTreeSet<(i32, i64, KeyId)>,
+    /// The partition whose held keys were served last.
+    held_turn: i32,
     blocked: BTreeSet<(Instant, KeyId)>,
     in_flight: usize,
 }
@@ -66,7 +81,7 @@ impl<T> Default for Order<T> {
     }
 }
 
-impl<T> Order<T> {
+impl<T: Placed> Order<T> {
     /// Adds a delivery behind all others of its key. `group` and `partition` are the key's.
     pub fn push(&mut self, key: KeyId, group: Group, partition: i32, item: T) {
         if let Some(known) = self.keys.get_mut(&key) {
@@ -84,24 +99,86 @@ impl<T> Order<T> {
         self.lists(group).ready.push_back(key);
     }
 
-    /// Puts the next delivery of `group` in flight: the head of the key that has been ready longest. `None` when every key
-    /// is in flight or blocked.
-    pub fn start(&mut self, group: Group, now: Instant) -> Option<(KeyId, &mut T)> {
+    /// Puts the next delivery of `group` in flight that `admit` lets go: of the keys that are held, else the head of the key
+    /// that has been ready longest. What `admit` lets go is started. `None` when every key is in flight, blocked or held.
+    pub fn start(
+        &mut self,
+        group: Group,
+        now: Instant,
+        mut admit: impl FnMut(&T) -> bool,
+    ) -> Option<(KeyId, &mut T)> {
         self.release(group, Some(now));
-        let key = self.lists(group).ready.pop_front()?;
+        let key = self.next_waiting(group, &mut admit)?;
         self.fly(key)
     }
 
-    /// Like [`start`](Order::start), but when nothing is ready takes the key whose block ends first, however far that is:
-    /// to ask a destination that is down whether it is back.
-    pub fn start_probe(&mut self, group: Group, now: Instant) -> Option<(KeyId, &mut T)> {
+    /// Like [`start`](Order::start), but when nothing else may go takes the key whose block ends first, however far that
+    /// is: to ask a destination that is down whether it is back.
+    pub fn start_probe(
+        &mut self,
+        group: Group,
+        now: Instant,
+        mut admit: impl FnMut(&T) -> bool,
+    ) -> Option<(KeyId, &mut T)> {
         self.release(group, Some(now));
-        let lists = self.lists(group);
-        let key = match lists.ready.pop_front() {
-            Some(ready) => ready,
-            None => lists.blocked.pop_first()?.1,
-        };
-        self.fly(key)
+        let mut key = self.next_waiting(group, &mut admit);
+        while key.is_none() {
+            let (_, blocked) = self.groups[group].blocked.pop_first()?;
+            // One that is refused waits no longer for its time: while a destination is down, time only says who is first.
+            key = self.admitted(blocked, &mut admit);
+        }
+        self.fly(key?)
+    }
+
+    fn next_waiting(&mut self, group: Group, admit: &mut impl FnMut(&T) -> bool) -> Option<KeyId> {
+        if let Some(key) = self.next_held(group, admit) {
+            return Some(key);
+        }
+        while let Some(ready) = self.groups[group].ready.pop_front() {
+            if let Some(key) = self.admitted(ready, admit) {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Asks for the lowest held key of each partition, the partitions in turns.
+    fn next_held(&mut self, group: Group, admit: &mut impl FnMut(&T) -> bool) -> Option<KeyId> {
+        let lists = &mut self.groups[group];
+        let last = lists.held_turn;
+        let lowest = (i64::MIN, KeyId(0));
+        let mut wrapped = false;
+        let mut from = last.checked_add(1).unwrap_or(i32::MIN);
+        loop {
+            let next = lists.held.range((from, lowest.0, lowest.1)..).next();
+            match next.copied() {
+                Some(found @ (partition, _, key)) if !wrapped || partition <= last => {
+                    if self.keys.get(&key).is_some_and(|k| admit(&k.head)) {
+                        lists.held.remove(&found);
+                        lists.held_turn = partition;
+                        return Some(key);
+                    }
+                    from = partition.checked_add(1)?;
+                }
+                _ if wrapped => return None,
+                _ => {
+                    wrapped = true;
+                    from = i32::MIN;
+                }
+            }
+        }
+    }
+
+    /// The key, if its head may go; else it is held.
+    fn admitted(&mut self, key: KeyId, admit: &mut impl FnMut(&T) -> bool) -> Option<KeyId> {
+        let known = self.keys.get_mut(&key)?;
+        if admit(&known.head) {
+            return Some(key);
+        }
+        known.state = State::Held;
+        let held = (known.partition, known.head.place(), key);
+        self.groups[known.group].held.insert(held);
+        None
     }
 
     fn fly(&mut self, key: KeyId) -> Option<(KeyId, &mut T)> {
@@ -204,6 +281,9 @@ impl<T> Order<T> {
             let lists = &mut self.groups[key.group];
             match key.state {
                 State::Ready => {}
+                State::Held => {
+                    lists.held.remove(&(key.partition, key.head.place(), id));
+                }
                 State::InFlight => lists.in_flight -= 1,
                 State::Blocked { until } => {
                     lists.blocked.remove(&(until, id));
@@ -221,6 +301,11 @@ impl<T> Order<T> {
     /// Keys that could be started at once.
     pub fn ready(&self, group: Group) -> usize {
         self.groups.get(group).map_or(0, |l| l.ready.len())
+    }
+
+    /// Keys that were refused and wait to be asked for again.
+    pub fn held(&self, group: Group) -> usize {
+        self.groups.get(group).map_or(0, |l| l.held.len())
     }
 
     /// Keys that wait after a failure.

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -5,8 +6,24 @@ use proptest::prelude::*;
 
 use super::*;
 
+impl Placed for &'static str {
+    fn place(&self) -> i64 {
+        0
+    }
+}
+
+impl Placed for u32 {
+    fn place(&self) -> i64 {
+        i64::from(*self)
+    }
+}
+
 fn key(n: u128) -> KeyId {
     KeyId(n)
+}
+
+fn any<T>(_: &T) -> bool {
+    true
 }
 
 #[test]
@@ -16,15 +33,15 @@ fn a_failing_key_does_not_hold_up_others() {
     for (k, item) in [(1, "a1"), (1, "a2"), (2, "b1")] {
         order.push(key(k), 0, 0, item);
     }
-    let (a, item) = order.start(0, now).unwrap();
+    let (a, item) = order.start(0, now, any).unwrap();
     assert_eq!(*item, "a1");
     order.retry(a, now + Duration::from_secs(5));
-    let (b, item) = order.start(0, now).unwrap();
+    let (b, item) = order.start(0, now, any).unwrap();
     assert_eq!(*item, "b1");
-    assert!(order.start(0, now).is_none(), "a2 waits for a1");
+    assert!(order.start(0, now, any).is_none(), "a2 waits for a1");
     assert_eq!(order.finish(b), Some("b1"));
     assert_eq!(order.next_release(0), Some(now + Duration::from_secs(5)));
-    let (_, item) = order.start(0, now + Duration::from_secs(5)).unwrap();
+    let (_, item) = order.start(0, now + Duration::from_secs(5), any).unwrap();
     assert_eq!(*item, "a1", "the failed one first");
 }
 
@@ -34,12 +51,12 @@ fn a_probe_takes_a_ready_key_before_the_one_that_failed() {
     let later = now + Duration::from_secs(60);
     let mut order = Order::default();
     order.push(key(1), 0, 0, "failed");
-    let (failed, _) = order.start(0, now).unwrap();
+    let (failed, _) = order.start(0, now, any).unwrap();
     order.retry(failed, later);
     order.push(key(2), 0, 0, "fresh");
-    assert_eq!(*order.start_probe(0, now).unwrap().1, "fresh");
-    assert_eq!(*order.start_probe(0, now).unwrap().1, "failed");
-    assert!(order.start_probe(0, now).is_none());
+    assert_eq!(*order.start_probe(0, now, any).unwrap().1, "fresh");
+    assert_eq!(*order.start_probe(0, now, any).unwrap().1, "failed");
+    assert!(order.start_probe(0, now, any).is_none());
 }
 
 #[test]
@@ -49,7 +66,7 @@ fn a_revoked_partition_leaves_only_what_is_in_flight() {
     for (k, partition, item) in [(1, 0, "a1"), (1, 0, "a2"), (2, 0, "b1"), (3, 1, "c1")] {
         order.push(key(k), 0, partition, item);
     }
-    let (a, _) = order.start(0, now).unwrap();
+    let (a, _) = order.start(0, now, any).unwrap();
     let mut waiting = order.keep_in_flight_only(0);
     waiting.sort_unstable();
     assert_eq!(waiting, ["a2", "b1"]);
@@ -64,30 +81,86 @@ fn a_revoked_partition_leaves_only_what_is_in_flight() {
     );
 }
 
+#[test]
+fn a_key_that_is_refused_is_asked_for_again_before_others_the_lowest_of_each_partition_in_turns() {
+    let now = Instant::now();
+    let mut order: Order<u32> = Order::default();
+    for (k, partition, item) in [(1, 0, 12), (2, 0, 10), (3, 1, 11), (4, 1, 13), (5, 0, 14)] {
+        order.push(key(k), 0, partition, item);
+    }
+    assert!(order.start(0, now, |_| false).is_none());
+    assert_eq!((order.held(0), order.ready(0)), (5, 0));
+    order.push(key(6), 0, 0, 15);
+    let asked = Cell::new(Vec::new());
+    let refuse_low = |item: &u32| {
+        let mut list = asked.take();
+        list.push(*item);
+        asked.set(list);
+        *item >= 15
+    };
+    assert_eq!(*order.start(0, now, refuse_low).unwrap().1, 15);
+    let mut first = asked.take();
+    first.sort_unstable();
+    assert_eq!(first, [10, 11, 15], "of each partition only the lowest");
+    assert_eq!(order.remove_partition(0).len(), 4);
+    let mut started = Vec::new();
+    order.push(key(7), 0, 0, 16);
+    while let Some((_, item)) = order.start(0, now, any) {
+        started.push(*item);
+    }
+    assert_eq!(started, [11, 13, 16]);
+    assert_eq!((order.held(0), order.in_flight(0)), (0, 3));
+}
+
 #[derive(Debug, Clone)]
 enum Op {
-    Push { key: u8 },
-    Start { group: bool },
-    Probe { group: bool },
-    Finish { which: u8 },
-    Retry { which: u8, wait: u8 },
-    PutBack { which: u8 },
-    Wait { ticks: u8 },
-    ReleaseAll { group: bool },
-    Revoke { partition: u8, all: bool },
+    Push {
+        key: u8,
+    },
+    Start {
+        group: bool,
+    },
+    Probe {
+        group: bool,
+    },
+    Finish {
+        which: u8,
+    },
+    Retry {
+        which: u8,
+        wait: u8,
+    },
+    PutBack {
+        which: u8,
+    },
+    Wait {
+        ticks: u8,
+    },
+    ReleaseAll {
+        group: bool,
+    },
+    Revoke {
+        partition: u8,
+        all: bool,
+    },
+    /// From now on only items below it may go.
+    Admit {
+        below: u32,
+    },
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         6 => (0..12u8).prop_map(|key| Op::Push { key }),
-        6 => any::<bool>().prop_map(|group| Op::Start { group }),
-        1 => any::<bool>().prop_map(|group| Op::Probe { group }),
-        4 => any::<u8>().prop_map(|which| Op::Finish { which }),
-        2 => (any::<u8>(), 0..20u8).prop_map(|(which, wait)| Op::Retry { which, wait }),
-        1 => any::<u8>().prop_map(|which| Op::PutBack { which }),
+        6 => prop::arbitrary::any::<bool>().prop_map(|group| Op::Start { group }),
+        1 => prop::arbitrary::any::<bool>().prop_map(|group| Op::Probe { group }),
+        4 => prop::arbitrary::any::<u8>().prop_map(|which| Op::Finish { which }),
+        2 => (prop::arbitrary::any::<u8>(), 0..20u8).prop_map(|(which, wait)| Op::Retry { which, wait }),
+        1 => prop::arbitrary::any::<u8>().prop_map(|which| Op::PutBack { which }),
         2 => (0..10u8).prop_map(|ticks| Op::Wait { ticks }),
-        1 => any::<bool>().prop_map(|group| Op::ReleaseAll { group }),
-        1 => (0..3u8, any::<bool>()).prop_map(|(partition, all)| Op::Revoke { partition, all }),
+        1 => prop::arbitrary::any::<bool>().prop_map(|group| Op::ReleaseAll { group }),
+        1 => (0..3u8, prop::arbitrary::any::<bool>()).prop_map(|(partition, all)| Op::Revoke { partition, all }),
+        2 => (0..400u32).prop_map(|below| Op::Admit { below }),
     ];
     prop::collection::vec(op, 1..400)
 }
@@ -98,6 +171,7 @@ struct Model {
     queues: HashMap<u8, VecDeque<u32>>,
     flying: Vec<u8>,
     blocked: HashMap<u8, Instant>,
+    below: u32,
 }
 
 fn group_of(key: u8) -> usize {
@@ -118,8 +192,19 @@ impl Model {
         self.queues
             .keys()
             .filter(|k| group_of(**k) == group && !self.flying.contains(k) && !waits(k))
+            .filter(|k| self.queues[*k][0] < self.below)
             .copied()
             .collect()
+    }
+
+    /// A probe that finds nothing else asks for blocked keys in the order of their times. Those that are refused wait on, but
+    /// no longer for their time.
+    fn probed(&mut self, group: usize, started: Option<u8>) {
+        let place = |k: u8, until: Instant| (until, KeyId(k.into()));
+        let up_to = started.and_then(|k| Some(place(k, *self.blocked.get(&k)?)));
+        self.blocked.retain(|k, until| {
+            group_of(*k) != group || up_to.is_some_and(|up_to| place(*k, *until) > up_to)
+        });
     }
 
     fn pick(&self, which: u8) -> Option<u8> {
@@ -146,7 +231,7 @@ proptest! {
     fn order_is_strict_within_a_key_and_no_key_starves(ops in ops()) {
         let mut now = Instant::now();
         let mut order: Order<u32> = Order::default();
-        let mut model = Model::default();
+        let mut model = Model { below: u32::MAX, ..Model::default() };
         let mut next = 0;
         for op in ops {
             match op {
@@ -158,7 +243,7 @@ proptest! {
                 Op::Start { group } => {
                     let group = usize::from(group);
                     let may = model.startable(group, Some(now));
-                    match order.start(group, now) {
+                    match order.start(group, now, |item| *item < model.below) {
                         Some((id, item)) => {
                             prop_assert!(may.contains(&u8::try_from(id.0).unwrap()));
                             let item = *item;
@@ -170,11 +255,16 @@ proptest! {
                 Op::Probe { group } => {
                     let group = usize::from(group);
                     let ready = model.startable(group, Some(now));
-                    let may = if ready.is_empty() { model.startable(group, None) } else { ready };
-                    match order.start_probe(group, now) {
+                    let is_last_resort = ready.is_empty();
+                    let may = if is_last_resort { model.startable(group, None) } else { ready };
+                    let started = order.start_probe(group, now, |item| *item < model.below);
+                    let started = started.map(|(id, item)| (id, *item));
+                    if is_last_resort {
+                        model.probed(group, started.map(|(id, _)| u8::try_from(id.0).unwrap()));
+                    }
+                    match started {
                         Some((id, item)) => {
                             prop_assert!(may.contains(&u8::try_from(id.0).unwrap()));
-                            let item = *item;
                             model.started(id, item);
                         }
                         None => prop_assert!(may.is_empty()),
@@ -207,6 +297,7 @@ proptest! {
                     order.release_all(usize::from(group));
                     model.blocked.retain(|k, _| group_of(*k) != usize::from(group));
                 }
+                Op::Admit { below } => model.below = below,
                 Op::Revoke { partition, all } => {
                     let partition = i32::from(partition);
                     let of = |k: &u8| partition_of(*k) == partition;
@@ -237,20 +328,21 @@ proptest! {
             for group in 0..2 {
                 let flying = model.flying.iter().filter(|k| group_of(**k) == group).count();
                 prop_assert_eq!(order.in_flight(group), flying);
-                prop_assert_eq!(order.ready(group) + order.blocked(group) + flying,
+                prop_assert_eq!(order.ready(group) + order.held(group) + order.blocked(group) + flying,
                     model.queues.keys().filter(|k| group_of(**k) == group).count());
             }
         }
 
         // Whatever happened, once time passes everything drains, each key in order, in turns.
         now += Duration::from_secs(60);
+        model.below = u32::MAX;
         for k in std::mem::take(&mut model.flying) {
             order.put_back(key(k.into()));
         }
         for group in 0..2 {
             let mut left = model.startable(group, None).len();
             let mut turn = HashSet::new();
-            while let Some((id, item)) = order.start(group, now) {
+            while let Some((id, item)) = order.start(group, now, any) {
                 let item = *item;
                 model.started(id, item);
                 let k = u8::try_from(id.0).unwrap();

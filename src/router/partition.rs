@@ -62,7 +62,7 @@ pub(super) struct Snapshot {
     pub(super) epoch: u64,
     pub(super) commit: OffsetCommit,
     from: i64,
-    /// Whether the metadata has no room for all that is done.
+    /// Whether the metadata has no room for all that is done, which [`admit`](Partition::admit) prevents.
     pub(super) is_cut: bool,
     ended: Ended,
 }
@@ -97,6 +97,22 @@ impl Partition {
                 true
             }
             Seen::Done | Seen::Pending => false,
+        }
+    }
+
+    /// Whether work on a record may start now: not if its end might be more than a commit can say. The lowest that has not
+    /// ended always may. What may is started.
+    pub(super) fn admit(&mut self, offset: i64, metadata_bytes_max: usize) -> bool {
+        let Some(map) = self.map.as_mut() else {
+            return true;
+        };
+        map.try_start(offset, metadata_bytes_max)
+    }
+
+    /// Takes note that work on a record has stopped, whatever came of it.
+    pub(super) fn stop(&mut self, offset: i64) {
+        if let Some(map) = self.map.as_mut() {
+            map.stop(offset);
         }
     }
 

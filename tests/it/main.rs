@@ -23,6 +23,7 @@ mod kafka_txn;
 mod kill_gateway;
 mod kill_processor;
 mod kill_router;
+mod kill_router_fragments;
 mod kill_warehouse;
 mod local_kafka;
 mod processor_bed;
