@@ -284,6 +284,12 @@ impl OffsetMap {
         self.unfinished.len()
     }
 
+    /// Whether a predecessor has finished records that were not read again yet. Reading up to them makes the map no larger, and
+    /// may be all that is left to make it smaller.
+    pub fn is_behind(&self) -> bool {
+        !self.done_before.is_empty()
+    }
+
     /// Offsets from the lowest unfinished to the last seen.
     pub fn span(&self) -> i64 {
         self.seen_to - self.next_offset()

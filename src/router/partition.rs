@@ -151,11 +151,17 @@ impl Partition {
     /// What is held, against the limits.
     pub(super) fn window(&self) -> Use {
         let span = self.map.as_ref().map_or(0, OffsetMap::span);
+        // The metadata says to wait for what is held. When that would change nothing, it is to be read on.
+        let is_waiting = |map: &OffsetMap| map.unfinished() > 0 && !map.is_behind();
+        let metadata_bytes = match &self.map {
+            Some(map) if is_waiting(map) => self.metadata_bytes,
+            _ => 0,
+        };
         Use {
             records: self.held_records,
             bytes: self.held_bytes,
             span: u64::try_from(span).unwrap_or(0),
-            metadata_bytes: self.metadata_bytes,
+            metadata_bytes,
         }
     }
 
@@ -325,5 +331,29 @@ mod tests {
         let again: Vec<i64> = (0..6).filter(|offset| after.see(*offset, 1)).collect();
         assert_eq!(again, [0, 3, 5]);
         assert_eq!(after.ended(), 0);
+    }
+
+    #[test]
+    fn a_successor_of_a_full_map_reads_on_until_it_holds_what_fills_it() {
+        let hook: Arc<str> = "hook".into();
+        let end = |p: &mut Partition, offset| p.end(offset, 1, &hook, Ending::Delivered, None);
+        let mut before = partition(Some(0), "");
+        (0..20_000).for_each(|offset| assert!(before.see(offset, 1)));
+        (1..20_000).step_by(2).for_each(|offset| {
+            assert!(before.admit(offset, 4096));
+            end(&mut before, offset);
+        });
+        let commit = before.snapshot(4096).unwrap().commit;
+        let full = before.window().metadata_bytes;
+        assert!(full > 3_000, "{full}");
+
+        let mut after = partition(Some(commit.next_offset), &commit.metadata);
+        assert!(after.see(0, 1));
+        end(&mut after, 0);
+        assert!(after.snapshot(4096).is_some());
+        assert_eq!(after.window().metadata_bytes, 0, "nothing is held");
+        let held = (1..20_000).filter(|offset| after.see(*offset, 1)).count();
+        assert_eq!(held, 9_999);
+        assert!(after.window().metadata_bytes > 3_000, "now it is");
     }
 }
