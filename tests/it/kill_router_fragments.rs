@@ -2,8 +2,8 @@
 //! settings allow, and the ledger counts every record once.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
@@ -90,18 +90,32 @@ fn feed(bed: &Bed) {
     runtime.block_on(batch.wait(deadline(PATIENCE))).unwrap();
 }
 
-fn fails(got: &Got) -> bool {
-    let number: usize = got.message_id()[1..].parse().unwrap();
-    number.is_multiple_of(2)
+/// What the destination took.
+#[derive(Default)]
+struct Taken {
+    all: AtomicUsize,
+    ids: Mutex<HashSet<String>>,
 }
 
-/// Events that the sink took, and how many different ones.
-fn taken(sink: &Sink) -> (usize, usize) {
-    sink.look(|got| {
-        let taken = got.iter().filter(|one| one.status == 200);
-        let ids: Vec<String> = taken.map(Got::message_id).collect();
-        (ids.len(), ids.iter().collect::<HashSet<_>>().len())
-    })
+impl Taken {
+    fn answer(&self, got: &Got, is_mended: bool) -> u16 {
+        let id = got.message_id();
+        let number: usize = id[1..].parse().unwrap();
+        if number.is_multiple_of(2) && !is_mended {
+            return 503;
+        }
+        self.all.fetch_add(1, Ordering::SeqCst);
+        self.ids.lock().unwrap().insert(id);
+        200
+    }
+
+    fn all(&self) -> usize {
+        self.all.load(Ordering::SeqCst)
+    }
+
+    fn different(&self) -> usize {
+        self.ids.lock().unwrap().len()
+    }
 }
 
 fn metric(page: &str, name: &str) -> f64 {
@@ -112,13 +126,10 @@ fn metric(page: &str, name: &str) -> f64 {
 #[test]
 fn a_router_killed_with_more_done_out_of_order_than_a_commit_can_say_repeats_no_more_than_ever() {
     let is_mended = Arc::new(AtomicBool::new(false));
-    let mended = Arc::clone(&is_mended);
-    let sink = Sink::answering(move |got| {
-        if fails(got) && !mended.load(Ordering::SeqCst) {
-            503u16
-        } else {
-            200
-        }
+    let taken = Arc::new(Taken::default());
+    let sink = Sink::answering({
+        let (is_mended, taken) = (Arc::clone(&is_mended), Arc::clone(&taken));
+        move |got| taken.answer(got, is_mended.load(Ordering::SeqCst))
     });
     let bed = bed(&sink);
     feed(&bed);
@@ -129,19 +140,19 @@ fn a_router_killed_with_more_done_out_of_order_than_a_commit_can_say_repeats_no_
         || {
             let page = first.metrics();
             let holds = metric(&page, "sluice_router_held_keys{destination=\"hook\"}") > 0.0;
-            (holds || taken(&sink).0 >= USERS / 2).then_some(page)
+            (holds || taken.all() >= USERS / 2).then_some(page)
         },
     );
     first.kill9();
-    let before = taken(&sink).0;
+    let before = taken.all();
 
     is_mended.store(true, Ordering::SeqCst);
     let second = router(&bed).start_ready(PATIENCE);
     wait_for("every event", PATIENCE, || {
-        (taken(&sink).1 == USERS).then_some(())
+        (taken.different() == USERS).then_some(())
     });
     assert!(second.stop(Duration::from_secs(30)).success());
-    let repeated = taken(&sink).0 - USERS;
+    let repeated = taken.all() - USERS;
     println!("delivered {before} before the death, {repeated} again after it");
     assert!(repeated <= UNCOMMITTED_MAX, "{repeated} came twice");
 
