@@ -462,5 +462,7 @@ fn gaps_between_records_that_wait_need_not_be_said() {
     assert_eq!(map.next_commit(METADATA_BYTES_MAX).needed_bytes, 0);
     assert!(map.try_start(50_000, METADATA_BYTES_MAX) && map.complete(50_000));
     let commit = map.next_commit(METADATA_BYTES_MAX);
-    assert_eq!(decode(0, &commit.metadata).unwrap(), [49_999..50_001]);
+    let done = decode(0, &commit.metadata).unwrap();
+    assert_eq!(done.first(), Some(&(49_999..50_001)));
+    assert_eq!(done.len(), 1);
 }
