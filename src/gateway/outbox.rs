@@ -100,6 +100,11 @@ impl Outgoing<'_> {
         batch: &kafka::Batch,
         traceparent: impl Fn(usize) -> &'t str,
     ) -> Result<(), Refusal> {
+        if (0..self.records.len()).all(|number| traceparent(number).is_empty()) {
+            return producer
+                .send_all(batch, &self.outbox.topic, self.records())
+                .map_err(|error| Refusal::from(&error));
+        }
         for (number, (key, payload)) in self.records().enumerate() {
             let trace = traceparent(number).as_bytes();
             let header = [(crate::event::headers::TRACEPARENT, trace)];
@@ -116,7 +121,7 @@ impl Outgoing<'_> {
     }
 
     /// Key and payload of each record.
-    pub(super) fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub(super) fn records(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         let of = |range: &Range<usize>| &self.buffer[range.clone()];
         self.records
             .iter()

@@ -1,6 +1,6 @@
 //! The few calls that rust-rdkafka does not offer, or offers with a trap, on the raw library.
 //!
-//! Every `unsafe` block of the crate that calls librdkafka is in this file or in `admin/`.
+//! Every `unsafe` block of the crate that calls librdkafka is in this file, in `topic_handle.rs` or in `admin/`.
 
 use std::ffi::{CStr, c_char};
 use std::time::Duration;

@@ -89,6 +89,7 @@ mod reader;
 mod rebalance;
 mod record;
 mod stats;
+mod topic_handle;
 mod txn;
 mod txn_error;
 

@@ -14,6 +14,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError as LibraryError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::util::IntoOpaque as _;
 
 use crate::config::KafkaConfig;
 
@@ -22,6 +23,7 @@ use super::client::{self, Observer};
 use super::error::KafkaError;
 use super::produce_error::ProduceError;
 use super::record::{Headers, RecordRef};
+use super::topic_handle::TopicHandles;
 
 /// An idempotent producer that waits for all in-sync replicas. Cheap to clone; all clones are one producer.
 #[derive(Clone)]
@@ -39,6 +41,8 @@ struct Shared {
 
 /// One producer of the library, with the budget of what it has in flight: a replacement starts with an empty one.
 struct Inner {
+    /// Before the producer, so that they are dropped before it.
+    topics: TopicHandles,
     producer: ThreadedProducer<Context>,
 }
 
@@ -84,6 +88,55 @@ impl AckProducer {
             }
             error
         })
+    }
+
+    /// Queues `records` (key and payload) for `topic` as part of `batch`, in order: [`send`](AckProducer::send) without
+    /// headers, for many at the cost of one look-up.
+    ///
+    /// # Errors
+    /// The first reason why a record was not queued; others may be, as the batch tells.
+    pub fn send_all<'r>(
+        &self,
+        batch: &Batch,
+        topic: &str,
+        records: impl Iterator<Item = (&'r [u8], &'r [u8])> + Clone,
+    ) -> Result<(), ProduceError> {
+        let inner = self.shared.inner.load();
+        let client = inner.producer.client();
+        let budget = &client.context().budget;
+        let bytes = records.clone().map(|(k, p)| k.len() + p.len()).sum();
+        if let Err(error) = budget.take(bytes) {
+            batch.latch().enter(topic).settle(Err(error.clone()));
+            return Err(error);
+        }
+        let mut first = None;
+        let flights =
+            records.map(|(key, payload)| (key, payload, batch.latch().enter(topic).into_ptr()));
+        let refused = |opaque, bytes, error| {
+            budget.give_back(bytes);
+            let error = ProduceError::from_library(&error, bytes);
+            // SAFETY: made by `into_ptr` above; the library has not taken this record, so that nobody else has it.
+            unsafe { InFlight::from_ptr(opaque) }.settle(Err(error.clone()));
+            first.get_or_insert(error);
+        };
+        let unnamed = inner
+            .topics
+            .produce(client.native_ptr(), topic, flights, refused);
+        if let Err(error) = unnamed {
+            budget.give_back(bytes);
+            let error = ProduceError::from_library(&error, bytes);
+            batch.latch().enter(topic).settle(Err(error.clone()));
+            return Err(error);
+        }
+        match first {
+            None => Ok(()),
+            Some(error) => {
+                if matches!(error, ProduceError::Broken(_)) {
+                    self.shared.replace_if_broken();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Whether a broker is up, as far as the last acknowledgement, error or statistics report told. False until the first.
@@ -177,7 +230,10 @@ impl Inner {
             owner: OnceLock::new(),
         };
         ThreadedProducer::from_config_and_context(&client::producer(config, name), context)
-            .map(|producer| Self { producer })
+            .map(|producer| Self {
+                topics: TopicHandles::default(),
+                producer,
+            })
             .map_err(|error| KafkaError::from_library("open a producer", &error))
     }
 }

@@ -88,6 +88,74 @@ fn keys_choose_the_partition_that_the_java_clients_choose() {
 }
 
 #[test]
+fn records_sent_at_once_go_where_single_ones_go_and_in_order() {
+    let config = config();
+    let topic = topic(&config, "at-once", 5);
+    let producer = AckProducer::open(&config, "test").unwrap();
+    let keys: Vec<String> = (0..50).map(|n| format!("user-{}", n % 10)).collect();
+    let payloads: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    let records = keys
+        .iter()
+        .zip(&payloads)
+        .map(|(k, p)| (k.as_bytes(), p.as_bytes()));
+    let singly = Batch::detailed();
+    for key in &keys {
+        producer
+            .send(&singly, plain(&topic, key, "single"))
+            .unwrap();
+    }
+    let at_once = Batch::detailed();
+    producer.send_all(&at_once, &topic, records).unwrap();
+    let singly = block_on(singly.wait_each(deadline(PATIENCE)));
+    let at_once = block_on(at_once.wait_each(deadline(PATIENCE)));
+    let all = read_all(&config, &topic);
+    for (n, (single, place)) in singly.into_iter().zip(at_once).enumerate() {
+        let place = place.unwrap();
+        assert_eq!(place.partition, single.unwrap().partition, "{}", keys[n]);
+        let there = all.iter().find(|m| m.position() == place).unwrap();
+        assert_eq!(payload(there), payloads[n]);
+        assert_eq!(there.key.as_deref(), Some(keys[n].as_bytes()));
+    }
+    for key in &keys[..10] {
+        let of_key = all
+            .iter()
+            .filter(|m| m.key.as_deref() == Some(key.as_bytes()) && payload(m) != "single");
+        let numbers: Vec<u32> = of_key.map(|m| payload(m).parse().unwrap()).collect();
+        assert!(numbers.len() == 5 && numbers.is_sorted(), "{numbers:?}");
+    }
+    assert_eq!(producer.in_flight_bytes(), 0);
+}
+
+#[test]
+fn of_records_sent_at_once_the_one_too_large_fails_the_batch_and_gives_its_bytes_back() {
+    let config = config();
+    let topic = topic(&config, "one-large", 1);
+    let producer = AckProducer::open(&config, "test").unwrap();
+    let large = "x".repeat(config.producer.message_bytes_max + 1);
+    let records = ["before", &large, "after"].map(|p| (b"k".as_slice(), p.as_bytes()));
+    let batch = Batch::new();
+    let error = producer
+        .send_all(&batch, &topic, records.into_iter())
+        .unwrap_err();
+    assert!(matches!(error, ProduceError::TooLarge { .. }), "{error}");
+    assert!(block_on(batch.wait(deadline(PATIENCE))).is_err());
+    wait_until("the others are acknowledged", || {
+        producer.in_flight_bytes() == 0
+    });
+    assert_eq!(payloads(&read_all(&config, &topic)), ["before", "after"]);
+
+    let batch = Batch::new();
+    let none = std::iter::empty();
+    producer.send_all(&batch, &topic, none).unwrap();
+    block_on(batch.wait(deadline(PATIENCE))).unwrap();
+    let error = producer
+        .send_all(&Batch::new(), "no\0name", records[..1].iter().copied())
+        .unwrap_err();
+    assert_ne!(error.fault(), Fault::RETRY, "{error}");
+    assert_eq!(producer.in_flight_bytes(), 0);
+}
+
+#[test]
 fn a_detailed_batch_names_the_place_of_each_record() {
     let config = config();
     let topic = topic(&config, "places", 2);
@@ -182,6 +250,11 @@ fn beyond_the_budget_sending_fails_at_once_and_recovers() {
         .send(&refused, plain("t", "k", &payload))
         .unwrap_err();
     assert!(matches!(error, ProduceError::QueueFull), "{error}");
+    let record = (b"k".as_slice(), payload.as_bytes());
+    let error = producer
+        .send_all(&Batch::new(), "t", std::iter::repeat_n(record, 2))
+        .unwrap_err();
+    assert!(matches!(error, ProduceError::QueueFull), "{error}");
     assert!(began.elapsed() < Duration::from_millis(900), "it blocked");
     let error = block_on(batch.wait(deadline(PATIENCE))).unwrap_err();
     assert_eq!(error.fault(), Fault::RETRY, "{error}");
@@ -224,9 +297,15 @@ fn a_producer_that_broke_for_good_is_replaced_and_sending_goes_on() {
     let mock = MockCluster::new(1).unwrap();
     mock.create_topic("t", 1, 1).unwrap();
     let producer = AckProducer::open(&config_at(&mock.bootstrap_servers()), "test").unwrap();
-    let write = |payload| {
+    let write = |payload: &str| {
         let batch = Batch::new();
-        producer.send(&batch, plain("t", "k", payload))?;
+        // In turns as one and as many: the handle of the topic belongs to the producer that broke.
+        if producer.replaced() % 2 == 0 {
+            let record = (b"k".as_slice(), payload.as_bytes());
+            producer.send_all(&batch, "t", std::iter::once(record))?;
+        } else {
+            producer.send(&batch, plain("t", "k", payload))?;
+        }
         block_on(batch.wait(deadline(PATIENCE)))
     };
     for round in 1..=3 {

@@ -12,9 +12,7 @@ use sluice::control::{Control, parse_workspace};
 use sluice::deps::{Deps, Role};
 use sluice::dev::kafka::LocalKafka;
 use sluice::event::codec;
-use sluice::event::{
-    Addressed, AddressedKind, Envelope, Framing, Stage, Topic, TopicNames,
-};
+use sluice::event::{Addressed, AddressedKind, Envelope, Framing, Stage, Topic, TopicNames};
 use sluice::kafka::{
     AckProducer, Admin, Batch, Message, NewTopic, Reader, RecordRef, StartAt, deadline,
 };
