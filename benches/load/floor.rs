@@ -30,6 +30,7 @@ fn settings(bootstrap: &str) -> ClientConfig {
         .set("partitioner", "murmur2_random")
         .set("compression.type", "lz4")
         .set("linger.ms", "0")
+        .set("max.in.flight", "1")
         .set("queue.buffering.max.messages", "500000")
         .set("queue.buffering.max.kbytes", "262144");
     config

@@ -136,6 +136,11 @@ pub enum Compression {
 pub struct ProducerConfig {
     /// How long a record may wait for company, in milliseconds. Under load batches fill by themselves. Default 0.
     pub linger_ms: u64,
+    /// Requests to one broker that wait for their answers (`max.in.flight.requests.per.connection`), 1 to 5; not for
+    /// transactions, which always have 5. A broker serves the requests of a connection one after the other, so more of them
+    /// hide only the time on the network; with 1, records that come meanwhile travel together, and nothing waits while
+    /// nothing is under way. Raise it when the brokers are far away. Default 1.
+    pub requests_in_flight_max: u32,
     /// Compression of record batches. Default `lz4`.
     pub compression: Compression,
     /// Longest time from sending to acknowledgement, in milliseconds; after it the record fails. At most
@@ -155,6 +160,7 @@ impl Default for ProducerConfig {
     fn default() -> Self {
         Self {
             linger_ms: 0,
+            requests_in_flight_max: 1,
             compression: Compression::default(),
             delivery_timeout_ms: 10_000,
             in_flight_bytes_max: 128 << 20,
@@ -328,6 +334,12 @@ impl KafkaConfig {
                     .to_owned(),
             );
         }
+        if !(1..=5).contains(&self.producer.requests_in_flight_max) {
+            problems.push(
+                "kafka.producer.requests_in_flight_max: must be 1 to 5; brokers remember no more of an idempotent producer"
+                    .to_owned(),
+            );
+        }
         if self.producer.in_flight_bytes_max < self.producer.message_bytes_max {
             problems.push(
                 "kafka.producer.in_flight_bytes_max: must be at least message_bytes_max".to_owned(),
@@ -402,6 +414,14 @@ mod tests {
     fn timeouts_that_the_library_would_refuse_are_named_before_connecting() {
         let found = problems(|c| c.transaction.timeout_ms = 5_000);
         assert_eq!(found.len(), 2, "{found:?}");
+    }
+
+    #[test]
+    fn requests_in_flight_are_what_an_idempotent_producer_may_have() {
+        for (wanted, refused) in [(0, 1), (1, 0), (5, 0), (6, 1)] {
+            let found = problems(|c| c.producer.requests_in_flight_max = wanted);
+            assert_eq!(found.len(), refused, "{found:?}");
+        }
     }
 
     #[test]

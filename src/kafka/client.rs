@@ -94,10 +94,18 @@ fn extras(
 
 /// A producer that waits for all in-sync replicas and cannot write a record twice by retrying.
 pub(super) fn producer(config: &KafkaConfig, name: &str) -> ClientConfig {
+    producing(config, name, config.producer.requests_in_flight_max)
+}
+
+/// What an idempotent producer may have under way at most (KIP-98: the broker remembers five batches of each producer).
+const IDEMPOTENT_IN_FLIGHT_MAX: u32 = 5;
+
+fn producing(config: &KafkaConfig, name: &str, requests_in_flight: u32) -> ClientConfig {
     let p = &config.producer;
     let mut c = common(config, name);
     c.set("acks", "all")
         .set("enable.idempotence", "true")
+        .set("max.in.flight", requests_in_flight.to_string())
         // What the Java clients use. librdkafka's own default is CRC32: another client's records of the same key would
         // land in another partition.
         .set("partitioner", "murmur2_random")
@@ -135,7 +143,8 @@ pub(super) fn producer(config: &KafkaConfig, name: &str) -> ClientConfig {
 
 /// A producer of transactions under `transactional_id`.
 pub(super) fn transactional(config: &KafkaConfig, transactional_id: &str) -> ClientConfig {
-    let mut c = producer(config, transactional_id);
+    // A transaction sends all it has at once, to many partitions, and waits for the last answer: company is there already.
+    let mut c = producing(config, transactional_id, IDEMPOTENT_IN_FLIGHT_MAX);
     c.set("client.id", transactional_id)
         .set("transactional.id", transactional_id)
         .set(
