@@ -306,7 +306,7 @@ fn raw(args: &Raw) -> Result<()> {
 async fn pipeline(args: Pipeline) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let kafka = report::kafka(args.bootstrap.as_deref(), dir.path())?;
-    let pipeline = pipeline::Pipeline::start(kafka.bootstrap(), args.warehouse)?;
+    let pipeline = pipeline::Pipeline::start(kafka.bootstrap(), kafka.pid(), args.warehouse)?;
     let delivered = pipeline
         .run(
             args.rate,

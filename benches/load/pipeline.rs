@@ -15,6 +15,9 @@ use crate::sink::Sink;
 /// How long arrivals may stay away before the run is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
+const BROKER: &str = "Kafka's broker";
+const OURSELVES: &str = "load and webhook";
+
 /// What the webhook saw of a run.
 pub struct Delivered {
     /// The gateway's side.
@@ -31,6 +34,8 @@ pub struct Delivered {
     pub drain: Duration,
     /// What each role cost.
     pub roles: Vec<RoleCost>,
+    /// What the machine did beside them: the broker, the load and the webhook.
+    pub bystanders: Vec<RoleCost>,
 }
 
 /// What one role's process cost over a run.
@@ -49,13 +54,14 @@ pub struct RoleCost {
 /// Gateway, processor and router, a webhook that is ours, and optionally a warehouse.
 pub struct Pipeline {
     sluice: Sluice,
+    broker: Option<u32>,
     sink: Sink,
     _database: tempfile::TempDir,
 }
 
 impl Pipeline {
-    /// Starts it.
-    pub fn start(bootstrap: &str, warehouse: bool) -> Result<Self> {
+    /// Starts it, on a broker whose process may be known.
+    pub fn start(bootstrap: &str, broker: Option<u32>, warehouse: bool) -> Result<Self> {
         let sink = Sink::start()?;
         let folder = tempfile::tempdir()?;
         let database = folder.path().join("rows.sqlite");
@@ -69,6 +75,7 @@ impl Pipeline {
         }
         Ok(Self {
             sluice: Sluice::start(bootstrap, "load-path", &roles, &workspace),
+            broker,
             sink,
             _database: folder,
         })
@@ -98,7 +105,9 @@ impl Pipeline {
             },
         };
         let usage = || -> Vec<(&'static str, Usage)> {
-            let pids = self.sluice.pids();
+            let mut pids = self.sluice.pids();
+            pids.extend(self.broker.map(|pid| (BROKER, pid)));
+            pids.push((OURSELVES, std::process::id()));
             pids.into_iter()
                 .map(|(role, pid)| (role, Usage::of(pid)))
                 .collect()
@@ -114,7 +123,7 @@ impl Pipeline {
                 (count, moved) = (now, Instant::now());
             }
         }
-        let roles: Vec<RoleCost> = usage()
+        let (bystanders, roles) = usage()
             .into_iter()
             .zip(before)
             .map(|((role, after), (_, before))| RoleCost {
@@ -123,7 +132,7 @@ impl Pipeline {
                 rss_peak: after.rss_peak,
                 threads: after.threads_since(&before),
             })
-            .collect();
+            .partition(|cost: &RoleCost| [BROKER, OURSELVES].contains(&cost.role));
         let arrivals = self.sink.take(load.outcome.run);
         let started = load.outcome.started;
         let end_to_end = rate.map(|rate| {
@@ -145,6 +154,7 @@ impl Pipeline {
             per_second: arrivals.first.len() as f64 / (last - started).as_secs_f64().max(0.001),
             drain: last.saturating_duration_since(started + load.outcome.elapsed),
             roles,
+            bystanders,
             load,
         })
     }
@@ -170,7 +180,7 @@ impl Delivered {
                 latency.max() as f64 / 1000.0
             );
         }
-        for cost in &self.roles {
+        for cost in self.roles.iter().chain(&self.bystanders) {
             println!(
                 "  {}: {:.1} µs CPU/event, {} MiB at most",
                 cost.role,

@@ -55,6 +55,11 @@ impl Broker {
         &self.bootstrap
     }
 
+    /// Its process, if it is ours.
+    pub fn pid(&self) -> Option<u32> {
+        self.ours.as_ref()?.pid(1)
+    }
+
     fn version(&self) -> String {
         self.ours
             .as_ref()
@@ -99,7 +104,7 @@ pub async fn report(args: &crate::Report) -> Result<()> {
         tables.push(("gateway", gateway_table(&rows, &fixed, &raw) + &conditions));
     }
     if wanted(Part::Pipeline) {
-        let paths = paths(&bootstrap, duration).await?;
+        let paths = paths(&broker, duration).await?;
         tables.push(("pipeline", path_table(&paths) + &conditions));
     }
     for (_, text) in &tables {
@@ -248,7 +253,7 @@ impl Server {
     }
 }
 
-async fn paths(bootstrap: &str, duration: Duration) -> Result<Vec<(String, Delivered)>> {
+async fn paths(broker: &Broker, duration: Duration) -> Result<Vec<(String, Delivered)>> {
     let mut list = Vec::new();
     for warehouse in [false, true] {
         let what = if warehouse {
@@ -256,7 +261,7 @@ async fn paths(bootstrap: &str, duration: Duration) -> Result<Vec<(String, Deliv
         } else {
             "webhook"
         };
-        let pipeline = Pipeline::start(bootstrap, warehouse)?;
+        let pipeline = Pipeline::start(broker.bootstrap(), broker.pid(), warehouse)?;
         for rate in [Some(FIXED_RATE), None] {
             let name = match rate {
                 Some(rate) => format!("{what}, {rate:.0}/s"),
@@ -384,7 +389,7 @@ fn path_table(list: &[(String, Delivered)]) -> String {
             text,
             "\nWhere the CPU goes ({name}):\n\n| role | µs/event | RSS MiB at most | by thread |\n|---|---|---|---|"
         );
-        for cost in &d.roles {
+        for cost in d.roles.iter().chain(&d.bystanders) {
             let threads: Vec<String> = cost
                 .threads
                 .iter()
