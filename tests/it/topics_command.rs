@@ -166,7 +166,8 @@ fn partitions_are_not_removed_and_added_only_when_told_to() {
             desk.partitions("deliver.hook"),
             desk.partitions("parked.hook")
         ),
-        (6, 6)
+        (3, 3),
+        "what dev mode has on one broker"
     );
 }
 
