@@ -98,8 +98,9 @@ fn failure(error: DevError) -> Failure {
         DevError::Workspace(_) | DevError::NoSource { .. } => Failure::new(Exit::Config, error),
         DevError::Interrupted => Failure::new(Exit::Interrupted, error),
         DevError::Kafka(LocalKafkaError::Unreachable { .. }) => Failure::new(Exit::Connect, error),
-        DevError::Kafka(_) | DevError::NotReady { .. } | DevError::Io { .. } => {
-            Failure::new(Exit::Failed, error)
-        }
+        DevError::Kafka(_)
+        | DevError::Lock(_)
+        | DevError::NotReady { .. }
+        | DevError::Io { .. } => Failure::new(Exit::Failed, error),
     }
 }

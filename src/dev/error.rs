@@ -5,6 +5,7 @@ use crate::app::AppError;
 use crate::config::ConfigError;
 use crate::control::ControlError;
 use crate::fault::{Classify, Fault};
+use crate::lock::LockError;
 
 /// Why dev mode could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,8 @@ pub enum DevError {
     Workspace(#[from] ControlError),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error(
         "{workspace} has no source that is enabled, so that there is no write key to send with"
     )]
@@ -49,6 +52,7 @@ impl Classify for DevError {
             Self::App(error) => error.fault(),
             Self::Workspace(error) => error.fault(),
             Self::Config(error) => error.fault(),
+            Self::Lock(error) => error.fault(),
             Self::NotReady { .. } => Fault::RETRY,
             Self::NoSource { .. } | Self::Io { .. } | Self::Interrupted => Fault::Fatal,
         }
@@ -60,6 +64,7 @@ impl Classify for DevError {
             Self::App(error) => error.code(),
             Self::Workspace(error) => error.code(),
             Self::Config(error) => error.code(),
+            Self::Lock(error) => error.code(),
             Self::NoSource { .. } => "dev_no_source",
             Self::NotReady { .. } => "dev_not_ready",
             Self::Io { .. } => "dev_io",

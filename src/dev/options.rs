@@ -52,7 +52,7 @@ pub(super) fn config(
     config.mode = Mode::Dev;
     config.kafka.bootstrap = kafka.bootstrap.to_owned();
     if kafka.shared && config.topics.prefix == TopicsConfig::default().prefix {
-        config.topics.prefix = shared_prefix(&options.data_dir);
+        config.topics.prefix = shared_prefix(kafka.host, data_dir);
     }
     // Stable, so that a restart takes over from the process before it at once.
     config.instance.get_or_insert_with(|| "dev".to_owned());
@@ -83,12 +83,19 @@ pub(super) struct Cluster<'a> {
     pub(super) bootstrap: &'a str,
     /// Whether others may use it too.
     pub(super) shared: bool,
+    /// Name of the machine that we run on.
+    pub(super) host: &'a str,
 }
 
-/// A prefix for one data directory on a cluster that serves several: two of them must not read each other's topics, or
-/// fence each other's transactions.
-fn shared_prefix(data_dir: &Path) -> String {
-    let hash = twox_hash::XxHash64::oneshot(0, data_dir.as_os_str().as_encoded_bytes());
+/// A prefix for one data directory of one machine on a cluster that serves several: two of them must not read each other's
+/// topics, or fence each other's transactions.
+fn shared_prefix(host: &str, data_dir: &Path) -> String {
+    let place = [
+        host.as_bytes(),
+        b":",
+        data_dir.as_os_str().as_encoded_bytes(),
+    ];
+    let hash = twox_hash::XxHash64::oneshot(0, &place.concat());
     format!("sluice-dev-{hash:016x}.")
 }
 
@@ -117,18 +124,23 @@ mod tests {
 
     #[test]
     fn two_data_directories_keep_apart_on_a_shared_cluster_and_each_finds_its_topics_again() {
-        let prefix = |dir: &str, shared| {
+        // Both are called `.dev`, as most are.
+        let prefix = |host, dir: &str, shared| {
             let cluster = Cluster {
                 bootstrap: "k:1",
                 shared,
+                host,
             };
-            config(&options(dir), &cluster, Path::new("w.yaml"), Path::new(dir))
+            let workspace = Path::new("w.yaml");
+            config(&options(".dev"), &cluster, workspace, Path::new(dir))
                 .topics
                 .prefix
         };
-        assert_ne!(prefix("/a", true), prefix("/b", true));
-        assert_eq!(prefix("/a", true), prefix("/a", true));
-        assert_eq!(prefix("/a", false), "sluice.");
+        let one = prefix("here", "/one/.dev", true);
+        assert_ne!(one, prefix("here", "/two/.dev", true));
+        assert_ne!(one, prefix("there", "/one/.dev", true));
+        assert_eq!(one, prefix("here", "/one/.dev", true));
+        assert_eq!(prefix("here", "/one/.dev", false), "sluice.");
     }
 
     #[test]
@@ -136,6 +148,7 @@ mod tests {
         let cluster = Cluster {
             bootstrap: "k:1",
             shared: true,
+            host: "here",
         };
         let config = config(
             &options("/a"),

@@ -12,12 +12,16 @@ use super::ready::Ready;
 use super::webhook::Webhook;
 use super::{DevError, sample};
 use crate::app::{self, AppError, Stopper};
+use crate::config::Config;
 use crate::control::{ControlError, Workspace, parse_workspace};
+use crate::lock::FolderLock;
 use crate::shutdown::Signals;
 use crate::telemetry::Health;
 
 /// How long the roles may take until all of them are ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// The file in the data directory that is locked while a process uses it.
+const LOCK: &str = "dev.lock";
 /// How often readiness is looked at while somebody waits for it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often the broker's life is looked at.
@@ -59,13 +63,17 @@ struct Session {
     stopper: Stopper,
     /// Until it has resolved.
     roles: Option<Ended>,
-    // Last, so that the roles' tasks are not left without a broker when this is dropped.
+    // After them, so that the roles' tasks are not left without a broker when this is dropped.
     kafka: LocalKafka,
+    // Last: who comes next finds nothing of this.
+    _owner: FolderLock,
 }
 
 impl Session {
     async fn start(options: &DevOptions) -> Result<Self, DevError> {
         let data_dir = prepare_dir(&options.data_dir)?;
+        // On a cluster of others nothing else would keep a second process from the same topics, log and tables.
+        let owner = FolderLock::take(&data_dir, LOCK)?;
         let kafka = start_kafka(options, data_dir.join("kafka")).await?;
         let log = data_dir.join("webhook.jsonl");
         let webhook = Webhook::serve(options.webhook_port, log).await?;
@@ -78,6 +86,7 @@ impl Session {
         let cluster = Cluster {
             bootstrap: kafka.bootstrap(),
             shared: !kafka.is_ours(),
+            host: &Config::default().instance(),
         };
         let config = options::config(options, &cluster, &file, &data_dir);
         config.validate()?;
@@ -108,6 +117,7 @@ impl Session {
             stopper: running.stopper(),
             roles: Some(Box::pin(running.wait())),
             kafka,
+            _owner: owner,
         })
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use sluice::dev::kafka::LocalKafka;
 
 use crate::support::client::{Connection, post_json};
 use crate::support::gateway::envelope;
@@ -188,6 +189,27 @@ async fn an_event_arrives_at_the_webhook_and_as_a_row() {
     });
     assert_eq!(row, ("everywhere".to_owned(), "ada".to_owned(), 12.5));
     assert_eq!(dev.stop(Signal::SIGINT).code(), Some(0));
+}
+
+#[test]
+fn a_folder_that_is_in_use_is_refused_on_a_cluster_of_others_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("dev");
+    let kafka = LocalKafka::shared().unwrap();
+    let shared = ["--bootstrap-server", kafka.bootstrap()];
+    let first = Dev::start(&data_dir, &shared);
+    let second = binary()
+        .args(["dev", "--gateway-port", "0", "--data-dir"])
+        .arg(&data_dir)
+        .args(shared)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    let owner = format!("in use by process {}", first.ready["pid"]);
+    assert!(said.contains(&owner), "{said}");
+    assert_eq!(first.stop(Signal::SIGINT).code(), Some(0));
 }
 
 #[tokio::test]
