@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::Config;
+use super::environment::overlay;
 use crate::fault::{Classify, Fault};
-
-/// Prefix of environment variables that override settings: `SLUICE__GATEWAY__PORT=9090` sets `gateway.port`.
-pub const ENV_PREFIX: &str = "SLUICE__";
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -85,35 +83,11 @@ pub fn parse(
     if root.is_null() {
         root = Value::Object(Map::new());
     }
-    let mut overrides: Vec<(String, String)> = env
-        .filter_map(|(name, value)| Some((name.strip_prefix(ENV_PREFIX)?.to_owned(), value)))
-        .collect();
-    overrides.sort();
-    for (name, value) in overrides {
-        set(&mut root, &name, &value)?;
-    }
+    overlay(&mut root, env)?;
     serde_path_to_error::deserialize(root).map_err(|error| ConfigError::Value {
         key: error.path().to_string(),
         message: error.inner().to_string(),
     })
-}
-
-/// Sets the key that `name` (`GATEWAY__PORT`) spells to `text`, read as a YAML scalar or list.
-fn set(root: &mut Value, name: &str, text: &str) -> Result<(), ConfigError> {
-    let value = serde_yaml_ng::from_str(text).unwrap_or_else(|_| Value::from(text));
-    let mut at = root;
-    for part in name.split("__") {
-        let key = part.to_lowercase();
-        let Value::Object(map) = at else {
-            return Err(ConfigError::Value {
-                key: format!("{ENV_PREFIX}{name}"),
-                message: "names a key below a value that is not a section".to_owned(),
-            });
-        };
-        at = map.entry(key).or_insert_with(|| Value::Object(Map::new()));
-    }
-    *at = value;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! destinations, connections) is not here but in [`crate::control`].
 
 mod admin;
+mod environment;
 mod gateway;
 mod kafka;
 mod load;
@@ -25,12 +26,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use admin::{AdminConfig, LogConfig, LogFormat};
+pub use environment::ENV_PREFIX;
 pub use gateway::{GatewayConfig, RateLimitConfig, SpillConfig, TlsConfig};
 pub use kafka::{
     Compression, ConsumerConfig, FirstOffset, KafkaConfig, ProducerConfig, RESERVED_PROPERTIES,
     SaslMechanism, SecurityConfig, SecurityProtocol, TransactionConfig,
 };
-pub use load::{ConfigError, ENV_PREFIX, load, parse};
+pub use load::{ConfigError, load, parse};
 pub use networks::Networks;
 pub use processor::{DedupConfig, ProcessorConfig};
 pub use router::{

@@ -20,11 +20,16 @@ pub struct Setting {
 
 /// Every setting, in the order of the sections.
 pub fn settings() -> Vec<Setting> {
-    let schema: Schema = schemars::schema_for!(Config);
-    let root = schema.to_value();
+    let root = schema();
     let mut out = Vec::new();
     walk(&root, &root, "", &Value::Null, &mut out);
     out
+}
+
+/// The settings' JSON schema.
+pub(super) fn schema() -> Value {
+    let schema: Schema = schemars::schema_for!(Config);
+    schema.to_value()
 }
 
 /// The reference as a Markdown table.
@@ -45,7 +50,8 @@ pub fn markdown() -> String {
     text
 }
 
-fn resolve<'a>(root: &'a Value, node: &'a Value) -> &'a Value {
+/// What `node` refers to, if it only refers.
+pub(super) fn resolve<'a>(root: &'a Value, node: &'a Value) -> &'a Value {
     match node.get("$ref").and_then(Value::as_str) {
         Some(path) => root.pointer(path.trim_start_matches('#')).unwrap_or(node),
         None => node,
@@ -92,7 +98,7 @@ fn walk(root: &Value, node: &Value, prefix: &str, defaults: &Value, out: &mut Ve
 }
 
 /// What an optional setting is when it is given: schemars writes `Option<T>` as `T` or null.
-fn present<'a>(root: &'a Value, node: &'a Value) -> &'a Value {
+pub(super) fn present<'a>(root: &'a Value, node: &'a Value) -> &'a Value {
     node.get("anyOf")
         .and_then(Value::as_array)
         .into_iter()

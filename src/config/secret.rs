@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A password, token or key. Written as plain text, as `{env: NAME}` or as `{file: PATH}` in the settings.
 #[derive(Clone, PartialEq, Eq, Default, JsonSchema)]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("writeOnly" = true))]
 pub struct Secret(String);
 
 impl Secret {
