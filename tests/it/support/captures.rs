@@ -7,6 +7,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::skipped;
+
 /// The write key of each SDK in the captures, with an id for its source.
 pub const SOURCES: [(&str, &str); 5] = [
     ("js", "WRITE_KEY_JS"),
@@ -21,10 +23,10 @@ pub fn captures() -> Option<Vec<(String, Value)>> {
     let root = std::env::var("SLUICE_VECTORS").unwrap_or_else(|_| "../shared/vectors".to_owned());
     let folder = PathBuf::from(root).join("sdk");
     let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!(
-            "SKIPPED: no captures in {}; set SLUICE_VECTORS",
+        skipped::say(&format!(
+            "no captures in {}; set SLUICE_VECTORS",
             folder.display()
-        );
+        ));
         return None;
     };
     let mut captures: Vec<(String, Value)> = entries

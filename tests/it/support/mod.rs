@@ -3,6 +3,7 @@
 //! Not every test uses every helper, so that unused ones are no mistake here.
 #![allow(dead_code)]
 
+pub mod by_hand;
 pub mod captures;
 pub mod checker;
 pub mod client;
@@ -19,3 +20,4 @@ pub mod records;
 pub mod registry;
 pub mod s3;
 pub mod sink;
+pub mod skipped;

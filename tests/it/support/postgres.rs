@@ -1,4 +1,4 @@
-//! A real PostgreSQL of Debian's, one per test process, one database per test.
+//! A real PostgreSQL, one per test process, one database per test.
 
 use std::fs;
 use std::io;
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio_postgres::{Client, NoTls};
 
 use super::process::{free_address, spawn_bound, wait_for};
+use super::skipped;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const USER: &str = "sluice";
@@ -37,7 +38,9 @@ pub async fn database() -> Option<Database> {
         .await
         .unwrap();
     let Some(server) = server else {
-        eprintln!("SKIPPED: no PostgreSQL in /usr/lib/postgresql");
+        skipped::say_unless_ci(
+            "no PostgreSQL server in /usr/lib/postgresql or on the path; ./dev/test --packages-only installs it on Debian",
+        );
         return None;
     };
     let admin = Database {
@@ -79,7 +82,7 @@ impl Database {
 }
 
 fn start() -> Option<Server> {
-    let bin = newest(Path::new("/usr/lib/postgresql"))?.join("bin");
+    let bin = programs()?;
     let folder = folder();
     let owner = owner();
     if let Some((uid, gid)) = owner {
@@ -137,16 +140,24 @@ fn start() -> Option<Server> {
     })
 }
 
-/// The folder of the newest version under `root`.
-fn newest(root: &Path) -> Option<PathBuf> {
-    let versions = fs::read_dir(root).ok()?.filter_map(Result::ok);
-    versions
-        .map(|entry| entry.path())
-        .filter(|path| path.join("bin/initdb").exists())
-        .max_by_key(|path| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            name.and_then(|name| name.parse::<u32>().ok())
-        })
+/// What a server needs, of one version.
+const PROGRAMS: [&str; 3] = ["initdb", "postgres", "pg_isready"];
+
+/// The folder of the programs, as `has_postgres` in `dev/packages.sh` finds it: Debian's newest version, which is off the path;
+/// else the first on the path.
+pub fn programs() -> Option<PathBuf> {
+    let complete = |dir: &PathBuf| PROGRAMS.iter().all(|name| dir.join(name).is_file());
+    let debian = Path::new("/usr/lib/postgresql");
+    let versions = fs::read_dir(debian).into_iter().flatten();
+    let newest = versions
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+        .map(|version| (version, debian.join(version.to_string()).join("bin")))
+        .filter(|(_, dir)| complete(dir))
+        .max();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    newest
+        .map(|(_, dir)| dir)
+        .or_else(|| std::env::split_paths(&path).find(complete))
 }
 
 /// A folder of ours; those of processes that are gone are removed.
