@@ -29,13 +29,14 @@ has_registry() {
   [[ -f ${XDG_CACHE_HOME:-$HOME/.cache}/sluice/apicurio-registry-$version/complete ]]
 }
 
-# Server binaries; Debian keeps them off the path.
+# A server's programs, looked for where tests/it/support/postgres.rs looks; Debian keeps them off the path.
 has_postgres() {
-  local postgres
-  for postgres in /usr/lib/postgresql/*/bin/postgres; do
-    if [[ -x $postgres ]]; then return 0; fi
+  local dir dirs
+  IFS=: read -r -a dirs <<<"$PATH"
+  for dir in /usr/lib/postgresql/*/bin "${dirs[@]}"; do
+    if [[ -x $dir/initdb && -x $dir/postgres && -x $dir/pg_isready ]]; then return 0; fi
   done
-  command -v postgres >/dev/null && command -v initdb >/dev/null
+  return 1
 }
 
 # Python with what makes virtual environments; Debian keeps that in a package of its own.
@@ -52,12 +53,14 @@ has_node() {
   [[ -n $version && $version -ge 18 ]]
 }
 
-# Looked for where tests/it/sdk_browser.rs looks.
+# Looked for where tests/it/sdk_browser.rs looks. Ubuntu's package is a stub that only names a snap, and a snap sees no files of the
+# tests: both are none.
 has_chromium() {
-  local name
+  local name version
   if [[ -n ${CHROMIUM:-} ]]; then return 0; fi
   for name in chromium chromium-browser google-chrome google-chrome-stable; do
-    if has_command "$name"; then return 0; fi
+    version=$("$name" --version 2>/dev/null) || continue
+    if [[ $version == *Chrom* && $version != *snap* ]]; then return 0; fi
   done
   return 1
 }
@@ -67,52 +70,85 @@ has_chromium_package() {
   ! grep -qs '^ID=ubuntu' /etc/os-release
 }
 
-# need WHAT PACKAGE…: notes something that is missing, in words and as Debian packages of which the first that exists is taken.
+# need WHAT ELSE PACKAGE…: notes something that is missing: in words, where to get it when there is no package that is new enough, and as
+# Debian packages of which the first that exists is taken.
 missing_words=()
+missing_else=()
 missing_packages=()
 packages=()
 need() {
   missing_words+=("$1")
-  missing_packages+=("${*:2}")
+  missing_else+=("$2")
+  missing_packages+=("${*:3}")
+}
+
+need_java() {
+  need 'a Java runtime, 17 or newer' 'https://adoptium.net' openjdk-17-jre-headless openjdk-21-jre-headless openjdk-25-jre-headless
+}
+
+need_maven() {
+  need 'Maven (mvn)' 'https://maven.apache.org/download.html' maven
+}
+
+# require ASSUME_YES FIND…: looks with each FIND, installs what is missing, and looks again: a release's package may be too old. Ends the
+# script with what is still missing then.
+require() {
+  local assume_yes=$1 at
+  shift
+  look "$@"
+  if [[ ${#missing_words[@]} -eq 0 ]]; then return 0; fi
+  install_missing "$assume_yes"
+  hash -r
+  look "$@"
+  if [[ ${#missing_words[@]} -eq 0 ]]; then return 0; fi
+  say "The packages of this system were not enough (they may be too old). Please install by hand, so that it comes first on the PATH:"
+  for at in "${!missing_words[@]}"; do say "  - ${missing_words[at]}: ${missing_else[at]}"; done
+  exit 1
+}
+
+# Sets what is missing.
+look() {
+  local find
+  missing_words=()
+  missing_else=()
+  missing_packages=()
+  for find in "$@"; do "$find"; done
 }
 
 find_missing_for_build() {
-  has_command cc || need 'a C compiler (cc)' gcc
-  has_command c++ || need 'a C++ compiler (c++)' g++
-  has_command make || need 'make' make
+  has_command cc || need 'a C compiler (cc)' 'https://gcc.gnu.org' gcc
+  has_command c++ || need 'a C++ compiler (c++)' 'https://gcc.gnu.org' g++
+  has_command make || need 'make' 'https://www.gnu.org/software/make' make
 }
 
 find_missing_for_kafka() {
-  if [[ -z ${SLUICE_BOOTSTRAP:-} ]] && ! has_java; then
-    need 'a Java runtime, 17 or newer' openjdk-17-jre-headless openjdk-21-jre-headless openjdk-25-jre-headless
-  fi
-  if needs_maven && ! has_command mvn; then need 'Maven (mvn)' maven; fi
+  if [[ -z ${SLUICE_BOOTSTRAP:-} ]] && ! has_java; then need_java; fi
+  if needs_maven && ! has_command mvn; then need_maven; fi
 }
 
 find_missing_for_tests() {
-  has_postgres || need 'the PostgreSQL server (initdb, postgres)' postgresql
-  has_python_venv || need 'Python, 3.11 or newer, with venv' python3-venv
-  has_node || need 'Node, 18 or newer (node)' nodejs
-  has_command npm || need 'npm' npm
+  has_postgres || need 'the PostgreSQL server (initdb, postgres, pg_isready)' 'https://www.postgresql.org/download' postgresql
+  has_python_venv || need 'Python, 3.11 or newer, with venv (python3)' 'https://www.python.org/downloads' python3-venv
+  has_node || need 'Node, 18 or newer (node)' 'https://nodejs.org/en/download' nodejs
+  has_command npm || need 'npm' 'it comes with Node, https://nodejs.org/en/download' npm
   # The schema registry runs whatever Kafka the tests use.
-  if ! has_registry && ! needs_maven && ! has_command mvn; then need 'Maven (mvn)' maven; fi
-  if [[ -n ${SLUICE_BOOTSTRAP:-} ]] && ! has_java; then
-    need 'a Java runtime, 17 or newer' openjdk-17-jre-headless openjdk-21-jre-headless openjdk-25-jre-headless
-  fi
+  if ! has_registry && ! needs_maven && ! has_command mvn; then need_maven; fi
+  if [[ -n ${SLUICE_BOOTSTRAP:-} ]] && ! has_java; then need_java; fi
+  if ! has_chromium && has_chromium_package; then need 'Chromium' 'Google Chrome, or any with CHROMIUM=/path/to/it' chromium; fi
+}
+
+# Where no package has it, its absence does not end the script.
+warn_without_chromium() {
+  local fate='are skipped'
   if has_chromium; then return 0; fi
-  if has_chromium_package; then
-    need 'Chromium' chromium
-  else
-    say 'Chromium was not found, and this system has it as a snap only: the tests of sdk_browser will fail. Install Google Chrome,'
-    say 'or name another Chromium with CHROMIUM=/path/to/it.'
-  fi
+  if [[ ${CI:-} == true ]]; then fate='fail'; fi
+  say "Chromium was not found, and this system has it as a snap only: the tests of sdk_browser $fate. Install Google Chrome,"
+  say 'or name another Chromium with CHROMIUM=/path/to/it.'
 }
 
 # Installs what was noted. Asks first on a terminal, unless told not to. Ends the script where it may not or cannot.
 install_missing() {
   local assume_yes=$1 sudo=() answer
-  if [[ ${#missing_words[@]} -eq 0 ]]; then return 0; fi
-
   say 'These are needed and were not found:'
   printf '  - %s\n' "${missing_words[@]}" >&2
   if ! has_command apt-get; then

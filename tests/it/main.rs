@@ -5,6 +5,7 @@ mod app_process;
 mod architecture;
 mod config_command;
 mod dev_mode;
+mod dev_scripts;
 mod docs;
 mod gateway_captures;
 mod gateway_contract;
