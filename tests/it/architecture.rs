@@ -101,11 +101,15 @@ fn code(file: &File) -> impl Iterator<Item = (usize, &str)> {
     let name = file.path.file_name().unwrap().to_str().unwrap();
     let is_test = name == "tests.rs" || name.ends_with("_tests.rs") || name == "testing.rs";
     let end = if is_test { 0 } else { usize::MAX };
-    file.text
-        .lines()
+    let lines: Vec<&str> = file.text.lines().take(end).collect();
+    let tests = lines.windows(2).position(|two| {
+        let module = two[1].contains("mod ") && two[1].ends_with('{');
+        two[0].starts_with("#[cfg(test)]") && (module || two[1].starts_with("#[path"))
+    });
+    lines
+        .into_iter()
         .enumerate()
-        .take(end)
-        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+        .take(tests.unwrap_or(usize::MAX))
         .filter(|(_, line)| !line.trim_start().starts_with("//"))
         .map(|(at, line)| (at + 1, line))
 }
@@ -131,6 +135,25 @@ fn after<'a>(line: &'a str, stem: &str) -> Vec<&'a str> {
         }
     }
     found
+}
+
+#[test]
+fn a_file_is_looked_at_up_to_its_unit_tests() {
+    let lines = |text: &str| {
+        let file = File {
+            path: "a/mod.rs".into(),
+            module: "a".to_owned(),
+            text: text.to_owned(),
+        };
+        code(&file).map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    // What is only declared for tests at the top hides nothing of what follows.
+    let declared = "#[cfg(test)]\nmod tests;\n#[cfg(test)]\npub mod testing;\nuse x;\n";
+    assert_eq!(lines(declared), [1, 2, 3, 4, 5]);
+    let inline = format!("{declared}// why\n#[cfg(test)]\nmod tests {{\nuse y;\n}}\n");
+    assert_eq!(lines(&inline), [1, 2, 3, 4, 5]);
+    let elsewhere = format!("{declared}#[cfg(test)]\n#[path = \"a_tests.rs\"]\nmod tests;\n");
+    assert_eq!(lines(&elsewhere), [1, 2, 3, 4, 5]);
 }
 
 fn row(module: &str) -> Option<usize> {
