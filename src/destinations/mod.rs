@@ -5,8 +5,8 @@
 //!    [`Kind`] and the few lines that send). What an answer means is shared: [`response::classify`].
 //! 2. One line in [`registry::DESTINATIONS`].
 //!
-//! The registry test then asks for a unique name, a summary and an example that validates, and the contract suite in
-//! `testing.rs` runs it against a server that answers, refuses, stalls and hangs up.
+//! The registry's tests then ask for a unique name, a summary, an example that validates, and for settings with which the
+//! contract suite in `testing.rs` runs it against a server that answers, refuses, stalls and hangs up.
 //!
 //! A destination never retries, waits or logs by itself: it makes one attempt and says what came of it. Everything that
 //! outlives an attempt is the router's.

@@ -14,10 +14,10 @@ pub fn find(name: &str) -> Option<&'static Kind> {
 mod tests {
     use std::collections::HashSet;
 
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::destinations::{HttpClient, HttpOptions};
+    use crate::destinations::{HttpClient, HttpOptions, testing};
 
     #[test]
     fn every_type_has_its_own_name_a_summary_and_an_example_that_validates() {
@@ -38,5 +38,20 @@ mod tests {
             assert_eq!(find(kind.name).unwrap().name, kind.name);
         }
         assert!(find("NO_SUCH_TYPE").is_none());
+    }
+
+    #[tokio::test]
+    async fn every_type_keeps_the_contract_of_destinations() {
+        for kind in DESTINATIONS {
+            // Settings that send to the suite's server and carry its secret.
+            let settings = match kind.name {
+                "WEBHOOK" => |url: &str| {
+                    let header = json!({"from": "Authorization", "to": testing::SECRET});
+                    json!({"webhookUrl": url, "headers": [header]})
+                },
+                other => panic!("say here with which settings the suite runs on {other}"),
+            };
+            testing::check(kind, settings).await;
+        }
     }
 }

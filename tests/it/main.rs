@@ -42,5 +42,6 @@ mod topics_command;
 mod walk;
 mod walk_rows;
 mod warehouse_bed;
+mod warehouse_contract;
 mod warehouse_postgres;
 mod warehouse_role;

@@ -1,63 +1,9 @@
-//! The loader of PostgreSQL against a real server.
+//! What is PostgreSQL's own, against a real server; the contract is checked in `warehouse_contract`.
 
-use futures_util::future::BoxFuture;
 use sluice::fault::{Classify, Fault};
-use sluice::warehouse::loaders::testing::{Probe, check};
-use sluice::warehouse::loaders::{Loader, PostgresLoader, TableName};
-use sluice::warehouse::schema::ColumnType;
-use tokio_postgres::Client;
+use sluice::warehouse::loaders::{Loader, PostgresLoader};
 
 use super::support::postgres;
-
-struct Tables(Client);
-
-impl Probe for Tables {
-    fn rows<'a>(
-        &'a self,
-        table: &'a TableName,
-        columns: &'a [(&'a str, ColumnType)],
-    ) -> BoxFuture<'a, Vec<Vec<Option<String>>>> {
-        let shown = columns.iter().map(|(name, kind)| match kind {
-            ColumnType::Datetime => format!(
-                "to_char(\"{name}\" at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
-            ),
-            _ => format!("\"{name}\"::text"),
-        });
-        let sql = format!(
-            "select {} from \"{}\".\"{}\" order by 1",
-            shown.collect::<Vec<_>>().join(", "),
-            table.namespace,
-            table.table.replace('"', "\"\"")
-        );
-        Box::pin(async move {
-            let rows = self.0.query(&sql, &[]).await.unwrap();
-            let cell = |row: &tokio_postgres::Row, at: usize| {
-                let text: Option<String> = row.get(at);
-                match columns[at].1 {
-                    ColumnType::Json => text.map(|json| {
-                        serde_json::from_str::<serde_json::Value>(&json)
-                            .unwrap()
-                            .to_string()
-                    }),
-                    _ => text,
-                }
-            };
-            rows.iter()
-                .map(|row| (0..columns.len()).map(|at| cell(row, at)).collect())
-                .collect()
-        })
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn postgres_keeps_the_contract_of_loaders() {
-    let Some(database) = postgres::database().await else {
-        return;
-    };
-    let config = database.config();
-    let open = || Box::new(PostgresLoader::from_config(&config).unwrap()) as Box<dyn Loader>;
-    check(&open, &Tables(database.client().await)).await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_connection_is_transient_and_the_next_call_connects_again() {

@@ -2,7 +2,7 @@
 //!
 //! # Adding a warehouse
 //! An entry in [`super::dialect`] (what names and types are called), a file here that implements [`Loader`], a line in
-//! [`LOADERS`], and a test that runs [`testing::check`] against a real server.
+//! [`LOADERS`], and a real server for [`testing::check`] in `tests/it/warehouse_contract.rs`, which asks for it.
 
 mod postgres;
 mod sqlite;
