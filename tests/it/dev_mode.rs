@@ -1,5 +1,6 @@
 //! `sluice dev` as a script uses it: one JSON line when ready, a data directory that outlives kills, nothing left running.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -161,6 +162,86 @@ async fn an_accepted_event_outlives_kill_9_and_the_next_start_cleans_up_after_it
     let broker = second.broker();
     assert_eq!(second.stop(Signal::SIGINT).code(), Some(0));
     assert!(!is_alive(broker), "Kafka was left running");
+}
+
+/// Processes whose command line names `dir`.
+fn processes_of(dir: &Path) -> Vec<String> {
+    let name = dir.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let lines = processes
+        // Some are gone by now.
+        .filter_map(|process| std::fs::read(process.path().join("cmdline")).ok())
+        .map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(name)).collect()
+}
+
+/// The ids of the events that the webhook got.
+fn at_webhook(dev: &Dev) -> BTreeSet<String> {
+    let log = std::fs::read_to_string(dev.text("webhook_log")).unwrap_or_default();
+    // The last line may be being written.
+    let lines = log
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'));
+    lines
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).expect(line);
+            line["body"]["messageId"].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+/// The ids of the rows of `table` in a warehouse, one for each row; none while there is no table.
+fn rows(warehouse: &str, table: &str) -> Vec<String> {
+    let file = rusqlite::Connection::open(warehouse).unwrap();
+    let query = format!("select id from {table} order by id");
+    let Ok(mut query) = file.prepare(&query) else {
+        return Vec::new();
+    };
+    let ids = query.query_map([], |row| row.get(0)).unwrap();
+    // A load may hold the lock.
+    ids.collect::<Result<_, _>>().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn kill_9_of_all_roles_loses_nothing_and_doubles_no_row() {
+    const EVENTS: usize = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("dev");
+    let sent: BTreeSet<String> = (0..EVENTS).map(|n| format!("event-{n:04}")).collect();
+
+    let first = Dev::start(&data_dir, &[]);
+    for id in &sent {
+        first.track(id).await;
+    }
+    // Some are through, others on their way in every role.
+    wait_for("the first at the webhook", READY_WITHIN, || {
+        (!at_webhook(&first).is_empty()).then_some(())
+    });
+    println!(
+        "killed with {} at the webhook and {} rows",
+        at_webhook(&first).len(),
+        rows(first.text("warehouse"), "tracks").len()
+    );
+    first.kill9();
+    wait_for("the broker is gone too", STOP_WITHIN, || {
+        processes_of(&data_dir).is_empty().then_some(())
+    });
+
+    let second = Dev::start(&data_dir, &[]);
+    wait_for("every event at the webhook", READY_WITHIN, || {
+        (at_webhook(&second) == sent).then_some(())
+    });
+    wait_for("every event in the table", READY_WITHIN, || {
+        (rows(second.text("warehouse"), "order_completed").len() >= EVENTS).then_some(())
+    });
+    let warehouse = second.text("warehouse").to_owned();
+    assert_eq!(second.stop(Signal::SIGINT).code(), Some(0));
+    assert_eq!(processes_of(&data_dir), Vec::<String>::new());
+    // Looked at only now: what came twice is in it.
+    for table in ["order_completed", "tracks"] {
+        let ids = rows(&warehouse, table);
+        assert!(ids.iter().eq(&sent), "{table}: {ids:?}");
+    }
 }
 
 #[tokio::test]
