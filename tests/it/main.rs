@@ -3,6 +3,7 @@
 
 mod app_process;
 mod architecture;
+mod compose;
 mod config_command;
 mod dev_mode;
 mod dev_scripts;
