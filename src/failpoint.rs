@@ -77,6 +77,21 @@ pub fn is_armed(name: &str) -> bool {
     armed().is_some_and(|points| points.contains_key(name))
 }
 
+/// What marks a flag that breaks a promise on purpose, so that a test can see itself fail.
+const FAULT: &str = ".fault.";
+
+/// The deliberate faults that the environment armed, in order. Whoever runs for real must hear of them.
+pub fn faults() -> Vec<&'static str> {
+    let mut names: Vec<&str> = armed()
+        .into_iter()
+        .flat_map(HashMap::keys)
+        .map(String::as_str)
+        .filter(|name| name.contains(FAULT))
+        .collect();
+    names.sort_unstable();
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::control::{self, Control};
 use crate::deps::{Deps, Role};
 use crate::event::TopicNames;
+use crate::failpoint;
 use crate::registry::Schemas;
 use crate::shutdown::{Shutdown, Signals};
 use crate::telemetry::{self, Health, Registry};
@@ -76,6 +77,13 @@ pub async fn serve(config: Config, roles: &[RoleName]) -> Result<(), AppError> {
 /// # Errors
 /// When something could not be started; what was started by then has been stopped.
 pub async fn run_roles(config: Config, roles: &[RoleName]) -> Result<Running, AppError> {
+    for fault in failpoint::faults() {
+        tracing::error!(
+            fault,
+            "{} makes this process break its promises on purpose; only a test may want that",
+            failpoint::VARIABLE
+        );
+    }
     crate::tls::install();
     let shutdown = Shutdown::new(config.drain_timeout());
     let started = start(config, roles, shutdown.clone()).await;
