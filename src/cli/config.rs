@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::args::Global;
+use super::check;
 use super::exit::{Exit, Failure};
 use super::output::{Output, table};
 use crate::app::RoleName;
@@ -13,7 +14,7 @@ use crate::topics::{self, Spec};
 /// What to do with the settings.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Read settings and topics file and say what is wrong with them; connects to nothing.
+    /// Read settings, topics file and workspace file and say what is wrong with them; connects to nothing.
     #[command(
         after_help = "Examples:\n  sluice config check --config sluice.yaml\n  SLUICE__GATEWAY__NOPE=1 sluice config check   # an unknown key is an error, code 3"
     )]
@@ -49,13 +50,20 @@ pub(super) fn run(
             let config = global.load()?;
             let spec = Spec::load(config.topics.file.as_deref())?;
             topics::fit(&spec, &config)?;
+            check::workspace(&config)?;
             let topics = spec.names().count();
             let from = global
                 .config
                 .as_ref()
                 .map_or_else(|| "defaults".to_owned(), |path| path.display().to_string());
             output.data(
-                &json!({"version": 1, "ok": true, "config": from, "topics": topics}),
+                &json!({
+                    "version": 1,
+                    "ok": true,
+                    "config": from,
+                    "topics": topics,
+                    "workspace": config.workspace.file,
+                }),
                 || format!("{from}: ok"),
             )
         }

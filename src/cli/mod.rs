@@ -4,6 +4,7 @@
 //! `--output json` is a contract with a `version`; whatever writes shows its plan and asks first; exit codes are in [`Exit`].
 
 mod args;
+mod check;
 mod config;
 mod dev;
 mod exit;

@@ -56,6 +56,78 @@ fn a_topics_file_of_ones_own_is_checked_too() {
 }
 
 #[test]
+fn a_workspace_file_is_checked_with_the_settings_that_name_its_parts() {
+    let exception =
+        |name: &str| format!(", router: {{destinations: {{{name}: {{concurrency: 1}}}}}}");
+    let hook = "{id: crm, type: WEBHOOK, config: {webhookUrl: 'https://crm.example.com/'}}";
+    let broken = "{id: crm, type: WEBHOOK, config: {webhookUrl: nowhere}";
+    let cases = [
+        (hook.to_owned(), String::new(), None),
+        (hook.to_owned(), exception("WEBHOOK"), None),
+        (hook.to_owned(), exception("crm"), None),
+        (
+            hook.to_owned(),
+            exception("webhook"),
+            Some("router.destinations.webhook"),
+        ),
+        (
+            format!("{broken}}}"),
+            String::new(),
+            Some("destination crm (WEBHOOK)"),
+        ),
+        (format!("{broken}, enabled: false}}"), String::new(), None),
+        (
+            "{id: lake, type: POSTGRES, config: {}}".to_owned(),
+            String::new(),
+            Some("destination lake (POSTGRES): "),
+        ),
+        (
+            "{id: other, type: NO_SUCH_TYPE}".to_owned(),
+            String::new(),
+            None,
+        ),
+        (
+            "{type: WEBHOOK}".to_owned(),
+            String::new(),
+            Some("workspace.yaml"),
+        ),
+    ];
+    for (destination, settings, problem) in cases {
+        let bench = Bench::new(&format!(
+            "{{workspace: {{file: workspace.yaml}}{settings}}}"
+        ));
+        bench.write(
+            "workspace.yaml",
+            &format!("sources: [{{id: web, write_key: KEY}}]\ndestinations: [{destination}]"),
+        );
+        let ran = bench.run(&["config", "check", "-o", "json"]);
+        match problem {
+            None => assert_eq!(ran.json()["workspace"], "workspace.yaml", "{destination}"),
+            Some(names) => {
+                assert_eq!(ran.code, 3, "{destination}: {ran:?}");
+                assert!(ran.stderr.contains(names), "{destination}: {ran:?}");
+            }
+        }
+    }
+    let ran = Bench::new("workspace: {file: gone.yaml}").run(&["config", "check"]);
+    assert!(ran.code == 3 && ran.stderr.contains("gone.yaml"), "{ran:?}");
+}
+
+#[test]
+fn a_process_that_breaks_its_promises_on_purpose_says_so() {
+    let mut bench = Bench::new("admin: {listen: '127.0.0.1:0'}");
+    let fault = "router.fault.commit_before_delivery";
+    bench.env(
+        "SLUICE_FAILPOINTS",
+        &format!("{fault}=kill,router.before_send=kill"),
+    );
+    let said = bench.run(&["router"]).stderr;
+    let errors: Vec<&str> = said.lines().filter(|line| line.contains("ERROR")).collect();
+    let named = errors.iter().any(|line| line.contains(fault));
+    assert!(named && !said.contains("before_send"), "{said}");
+}
+
+#[test]
 fn variables_win_over_the_file_and_secrets_print_as_stars() {
     let mut bench = Bench::new(
         "topics: {prefix: file.}\nworkspace: {url: 'http://127.0.0.1:1', token: hunter2}",
@@ -77,6 +149,12 @@ fn variables_win_over_the_file_and_secrets_print_as_stars() {
     assert_eq!(registry["url"], "http://registry");
     assert_eq!(registry["register"], true);
     assert_eq!(registry["password"], "***");
+    // Text that YAML would read as something else.
+    for text in ["0", "12345", "a #b", "a: b"] {
+        bench.env("SLUICE__INSTANCE", text);
+        let shown = bench.run(&["config", "show", "-o", "json"]);
+        assert_eq!(shown.json()["settings"]["instance"], text);
+    }
     bench.env("SLUICE__TOPICS__NOPE", "1");
     let wrong = bench.run(&["config", "show"]);
     assert!(
