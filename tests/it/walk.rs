@@ -337,7 +337,7 @@ fn check_ledger(bed: &Bed, accepted: usize, wanted: usize) {
 fn every_event_that_was_sent_is_at_the_webhook_and_a_row_of_both_warehouses() {
     // Without captures the same is proved for what is written by hand.
     let captured = captures();
-    let enough = if captured.is_some() { 90 } else { 12 };
+    let enough = if captured.is_some() { 90 } else { 11 };
     let mut captures = captured.unwrap_or_default();
     captures.push(by_hand::capture());
     let runtime = tokio::runtime::Runtime::new().unwrap();
