@@ -121,11 +121,9 @@ fn timestamp(event: &Map<String, Value>, envelope: &Envelope<'_>) -> String {
     if let Some(own) = time(event.get("timestamp")) {
         return rfc3339_ms(own);
     }
-    let Some(original) = time(event.get("originalTimestamp")) else {
-        return rfc3339_ms(received);
-    };
-    // The client's clock may be wrong; the time between making and sending is right all the same. Without a time of
-    // sending there is nothing to correct by.
+    // The client's clock may be wrong; the time between making and sending is right all the same. A time that is missing
+    // counts as ours, as in rudder-server; with one of the two only that puts the event off by the difference of the clocks.
+    let original = time(event.get("originalTimestamp")).unwrap_or(received);
     let sent = time(event.get("sentAt"))
         .or_else(|| parse_rfc3339(&envelope.sent_at))
         .unwrap_or(received);
@@ -200,6 +198,15 @@ mod tests {
             ["2023-11-14T22:13:29.000Z", "2023-11-14T22:13:21.000Z"]
         );
         assert_eq!(times(in_batch, "")[3], "2023-11-14T22:13:20.000Z");
+        let only_sent = times("{}", "2023-11-14T22:13:29Z");
+        assert_eq!(
+            only_sent[1..],
+            [
+                received,
+                "2023-11-14T22:13:29.000Z",
+                "2023-11-14T22:13:31.000Z"
+            ]
+        );
         let odd = r#"{"originalTimestamp":"yesterday","sentAt":7}"#;
         assert_eq!(times(odd, "")[1..], ["yesterday", received, received]);
     }
