@@ -4,25 +4,16 @@ use md5::{Digest, Md5};
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-/// Removes what cannot be seen and trims, as RudderStack's gateway does with `messageId`, `userId` and `anonymousId`:
-/// control and format characters, other invisible code points, and surrounding white space.
+use super::printable::is_kept;
+
+/// Removes what RudderStack's gateway removes from `messageId`, `userId` and `anonymousId`, and trims: control and format
+/// characters, white space but the ASCII space, what is unassigned or for private use, and other letters that show nothing.
 pub fn sanitize_id(raw: &str) -> String {
     if raw.is_ascii() && !raw.bytes().any(|b| b.is_ascii_control()) {
         return raw.trim().to_owned();
     }
-    let visible: String = raw.chars().filter(|c| !is_invisible(*c)).collect();
-    visible.trim().to_owned()
-}
-
-/// Code points of Unicode's categories Cc and Cf and the blank letters that render as nothing.
-fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{0}'..='\u{8}' | '\u{e}'..='\u{1f}' | '\u{7f}'..='\u{84}' | '\u{86}'..='\u{9f}' // Cc but white space
-        | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-        | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
-        | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-        | '\u{e0000}'..='\u{e0fff}')
+    let kept: String = raw.chars().filter(|c| is_kept(*c)).collect();
+    kept.trim().to_owned()
 }
 
 /// RudderStack's `rudderId`: the MD5 of `userId:anonymousId` as a UUID with version 4 and the RFC 4122 variant forced.
@@ -82,6 +73,28 @@ mod tests {
         assert_eq!(sanitize_id(" \u{200b}u\u{feff}1\u{0}\n"), "u1");
         assert_eq!(sanitize_id("u1"), "u1");
         assert_eq!(sanitize_id("\u{200b}"), "");
+    }
+
+    #[test]
+    fn an_id_is_the_one_that_rudderstack_makes_of_it() {
+        // White space within, what shows nothing, private use, format characters, unassigned code points.
+        let removed = "\t\n\u{b}\u{c}\r\u{85}\u{a0}\u{1680}\u{2000}\u{2003}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}\
+            \u{0}\u{1b}\u{7f}\u{9f}\u{ad}\u{34f}\u{61c}\u{115f}\u{1160}\u{17b4}\u{17b5}\u{180e}\u{200b}\u{200d}\u{200f}\u{202a}\
+            \u{202e}\u{2060}\u{2065}\u{206f}\u{2800}\u{3164}\u{feff}\u{ffa0}\u{fff0}\u{fff9}\u{fffb}\u{e000}\u{f8ff}\u{f0000}\
+            \u{ffffd}\u{100000}\u{10fffd}\u{10ffff}\u{600}\u{605}\u{6dd}\u{70f}\u{890}\u{891}\u{8e2}\u{110bd}\u{110cd}\
+            \u{13430}\u{13438}\u{1bca0}\u{1d173}\u{e0001}\u{e007f}\u{378}\u{2fffd}";
+        for c in removed.chars() {
+            assert_eq!(sanitize_id(&format!("a{c}b")), "ab", "{c:?}");
+        }
+        let kept = " !~\u{a1}äßе\u{301}ก็あ漢한🙂\u{180b}\u{180d}\u{fe00}\u{fe0f}\u{e0100}\u{e01ef}\u{fffd}\u{1f3fd}½€¬";
+        for c in kept.chars() {
+            let id = format!("a{c}b");
+            assert_eq!(sanitize_id(&id), id, "{c:?}");
+        }
+        assert_eq!(sanitize_id("❤️"), "❤️");
+        assert_eq!(sanitize_id("\u{200b} ä\u{3000} \t"), "ä");
+        // The sequence that joins a family of emoji is taken apart, there too.
+        assert_eq!(sanitize_id("👩\u{200d}👧"), "👩👧");
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod envelope;
 pub mod headers;
 mod identity;
 mod ledger;
+mod printable;
 mod schema_ids;
 mod stamp;
 mod topic;
