@@ -79,11 +79,12 @@ pub struct GatewayConfig {
     pub connections_max: usize,
     /// Bytes of a request's head. Default 65536.
     pub header_bytes_max: usize,
-    /// How long a client may take to send a request's head, in milliseconds. Default 10000.
+    /// How long a client may take to send a request's head, in milliseconds; also the first byte on a new connection.
+    /// Default 10000.
     pub header_timeout_ms: u64,
     /// How long a client may take to send a request's body, in milliseconds. Default 30000.
     pub body_timeout_ms: u64,
-    /// How long a connection may wait for its next request, in milliseconds. Keep it above the idle timeout of the load
+    /// How long a connection may wait for its next request after an answer, in milliseconds. Keep it above the idle timeout of the load
     /// balancer. Default 720000, as RudderStack.
     pub idle_timeout_ms: u64,
     /// How long to go on accepting after readiness is gone, in milliseconds, so that load balancers have noticed. Default:

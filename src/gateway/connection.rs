@@ -24,6 +24,8 @@ pub(super) enum Phase {
     Body = 2,
     /// Us.
     Answer = 3,
+    /// The first byte that the client sends.
+    Silent = 4,
 }
 
 impl Phase {
@@ -34,11 +36,13 @@ impl Phase {
             Self::Head => "head",
             Self::Body => "body",
             Self::Answer => "answer",
+            Self::Silent => "silent",
         }
     }
 }
 
-/// How long each phase may take.
+/// How long each phase may take. A client that has never said anything has as long as for a head: only who was answered
+/// may keep a connection for later.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Patience {
     pub(super) idle: Duration,
@@ -64,7 +68,7 @@ impl Connection {
             peer,
             peer_text: peer.to_string(),
             opened: Instant::now(),
-            phase: AtomicU8::new(Phase::Idle as u8),
+            phase: AtomicU8::new(Phase::Silent as u8),
             since: AtomicU64::new(0),
         })
     }
@@ -81,6 +85,7 @@ impl Connection {
             0 => Phase::Idle,
             1 => Phase::Head,
             2 => Phase::Body,
+            4 => Phase::Silent,
             _ => Phase::Answer,
         }
     }
@@ -90,7 +95,7 @@ impl Connection {
     pub(super) fn time_left(&self, patience: &Patience) -> Duration {
         let allowed = match self.phase() {
             Phase::Idle => patience.idle,
-            Phase::Head => patience.head,
+            Phase::Head | Phase::Silent => patience.head,
             Phase::Body => patience.body,
             Phase::Answer => return patience.head.min(patience.body),
         };
@@ -122,7 +127,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if buf.filled().len() > before && self.connection.phase() == Phase::Idle {
+        let came = buf.filled().len() > before;
+        if came && matches!(self.connection.phase(), Phase::Idle | Phase::Silent) {
             self.connection.enter(Phase::Head);
         }
         polled

@@ -37,7 +37,7 @@ crate::metrics! {
         /// Connections turned away at the limit.
         connections_refused_total: counter[],
         /// Connections closed because the client was too slow, by what it was slow in: handshake,
-        /// head, body, idle.
+        /// silent (not one byte came), head, body, idle (no further request).
         connections_timed_out_total: counter["phase"],
         /// Connections that ended before TLS was agreed on.
         tls_handshakes_failed_total: counter[],

@@ -175,7 +175,10 @@ async fn shake_hands_and_serve(
     };
     let shaking = tls.acceptor().accept(socket);
     match tokio::time::timeout(settings.patience.head, shaking).await {
-        Ok(Ok(socket)) => serve(socket, connection, router, settings, metrics, draining).await,
+        Ok(Ok(socket)) => {
+            connection.enter(Phase::Silent);
+            serve(socket, connection, router, settings, metrics, draining).await;
+        }
         Ok(Err(error)) => {
             let failed = metrics
                 .tls_handshakes_failed_total

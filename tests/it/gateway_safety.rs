@@ -56,11 +56,30 @@ async fn a_client_that_never_finishes_does_not_hold_its_connection_for_ever() {
         "closed too early"
     );
     let metrics = gateway.metrics.render();
-    for (phase, times) in [("head", 1), ("body", 1), ("idle", 2)] {
+    for (phase, times) in [("head", 1), ("body", 1), ("silent", 1), ("idle", 1)] {
         let line =
             format!("sluice_gateway_connections_timed_out_total{{phase=\"{phase}\"}} {times}");
         assert!(metrics.contains(&line), "{line}\n{metrics}");
     }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_who_was_answered_may_keep_a_connection_for_later() {
+    let gateway = TestGateway::start_with(WORKSPACE, |config| {
+        config.gateway.header_timeout_ms = 300;
+        config.gateway.body_timeout_ms = 300;
+    })
+    .await;
+    let request = post_json(gateway.address, "/v1/track", "K", GOOD.as_bytes());
+    let mut answered = Connection::open(gateway.address).await.unwrap();
+    assert_eq!(answered.exchange(&request).await.unwrap().status, 200);
+    hang(&gateway, b"").await;
+    let kept = answered.exchange(&request).await;
+    assert_eq!(kept.unwrap().status, 200, "idle, and not silent");
+    let silent = "sluice_gateway_connections_timed_out_total{phase=\"silent\"} 1";
+    let metrics = gateway.metrics.render();
+    assert!(metrics.contains(silent), "{metrics}");
     gateway.stop().await;
 }
 

@@ -118,3 +118,24 @@ async fn plain_http_gets_no_further_than_the_handshake() {
     assert_eq!(gateway.records().await.len(), 0);
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_silent_after_its_handshake_has_no_longer_than_one_without_tls() {
+    let gateway = TestGateway::start_with("sources: [{id: web, write_key: K}]", |config| {
+        config.gateway.header_timeout_ms = 1_000;
+        config.gateway.tls = Some(TlsConfig {
+            certificate_file: fixture("first.pem"),
+            key_file: fixture("first.key"),
+        });
+    })
+    .await;
+    let mut silent = connect(&gateway).await.unwrap();
+    let mut said = Vec::new();
+    let closed = silent.read_to_end(&mut said);
+    let closed = tokio::time::timeout(std::time::Duration::from_secs(30), closed).await;
+    assert!(closed.is_ok(), "still open");
+    let metrics = gateway.metrics.render();
+    let line = "sluice_gateway_connections_timed_out_total{phase=\"silent\"} 1";
+    assert!(metrics.contains(line), "{metrics}");
+    gateway.stop().await;
+}
