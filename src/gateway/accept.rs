@@ -98,6 +98,11 @@ pub(super) async fn accept(gateway: &Gateway, input: Input, request: Request) ->
         (false, Shape::One | Shape::Batch) => Policy::Whole,
     };
     let outcome = take(&mut exchange, input, policy).await;
+    if let Ok(receipt) = &outcome
+        && let Some(reason) = receipt.failure(policy)
+    {
+        exchange.count_refused(reason);
+    }
     let response = match &outcome {
         Ok(receipt) if per_event => reply::per_event(receipt),
         Ok(receipt) => match import_failure(receipt) {
@@ -337,11 +342,10 @@ impl<'a> Exchange<'a> {
         self.count_refused(refusal.code());
     }
 
-    /// Counts a refusal that is not ours.
+    /// Counts a refusal by its word, for those that are no [`Refusal`].
     pub(super) fn count_refused(&self, reason: &str) {
         let source = self.caller.as_ref().map_or("", |c| &c.source.id);
-        let refused = &self.gateway.metrics.requests_refused_total;
-        refused.with_label_values(&[source, reason]).inc();
+        self.gateway.metrics.refused(source, reason);
     }
 
     /// Counts an answer and perhaps logs it.

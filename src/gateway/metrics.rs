@@ -21,7 +21,11 @@ crate::metrics! {
         events_dropped_total: counter["source", "reason"],
         /// Bytes of accepted events, as the clients wrote them, by source.
         event_bytes_total: counter["source"],
-        /// Requests that were not answered with 200, by source (empty when it is not known) and reason.
+        /// Events that were not taken although their request was: rejected one by one (`Sluice-Result`) or with
+        /// their user in an import, by source and reason. A request refused as a whole is counted as that.
+        events_rejected_total: counter["source", "reason"],
+        /// Requests that were refused, by source (empty when it is not known) and reason. A pixel is answered with its
+        /// image all the same.
         requests_refused_total: counter["source", "reason"],
         /// Requests answered, by route and status.
         requests_total: counter["route", "status"],
@@ -53,6 +57,14 @@ crate::metrics! {
 /// The metrics of `registry`.
 pub(super) fn register(registry: &Registry) -> Arc<GatewayMetrics> {
     GatewayMetrics::register(registry)
+}
+
+impl GatewayMetrics {
+    /// Counts a refused request; `source` is empty when it is not known.
+    pub(super) fn refused(&self, source: &str, reason: &str) {
+        let refused = &self.requests_refused_total;
+        refused.with_label_values(&[source, reason]).inc();
+    }
 }
 
 /// The metrics of each route, found once.

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use crate::fault::Classify;
 
 use super::refusal::Refusal;
-use super::select::Receipt;
+use super::select::{Policy, Receipt};
 use super::transformer::contract::SourceReply;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -68,13 +68,13 @@ pub(super) fn per_event(receipt: &Receipt) -> Response {
         .collect();
     // What is dropped for a suppressed user counts as accepted: the client is not to know.
     let accepted = receipt.accepted + receipt.suppressed;
-    let none = accepted == 0 && !rejected.is_empty();
+    let failure = receipt.failure(Policy::PerEvent);
     let mut body = serde_json::json!({ "accepted": accepted, "rejected": rejected });
-    if none {
-        body["code"] = "all_rejected".into();
+    if let Some(code) = failure {
+        body["code"] = code.into();
         body["message"] = "no event of the request was accepted".into();
     }
-    let status = if none {
+    let status = if failure.is_some() {
         StatusCode::BAD_REQUEST
     } else {
         StatusCode::OK

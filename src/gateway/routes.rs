@@ -255,7 +255,8 @@ pub(super) fn router(gateway: Arc<Gateway>) -> Router {
         None => mount(PUBLIC),
     };
     router
-        .fallback(|| async { not_found() })
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
         .with_state(gateway)
 }
 
@@ -327,8 +328,22 @@ async fn token(State(gateway): State<Shared>, request: Request, next: Next) -> R
         next.run(request).await
     } else {
         // What is there is nobody's business who has no token.
+        gateway.metrics.refused("", "no_token");
         not_found()
     }
+}
+
+async fn unknown_path(State(gateway): State<Shared>) -> Response {
+    gateway.metrics.refused("", "unknown_path");
+    not_found()
+}
+
+/// The methods that there are are said by `axum`.
+async fn wrong_method(State(gateway): State<Shared>) -> Response {
+    gateway.metrics.refused("", "wrong_method");
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response
 }
 
 fn not_found() -> Response {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::event::Envelope;
+use crate::fault::Classify;
 
 use super::admit::{self, Arrival, Rules};
 use super::payload::{Event, Payload};
@@ -19,6 +20,11 @@ pub(super) enum Policy {
     /// Nothing.
     PerEvent,
 }
+
+/// The word for an answer that says of every event why it was not taken.
+pub(super) const ALL_REJECTED: &str = "all_rejected";
+/// The word for groups that were refused for more than one reason.
+const SEVERAL: &str = "several";
 
 /// An event that was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +47,31 @@ pub(super) struct Receipt {
     pub(super) rejected: Vec<Rejected>,
     /// With [`Policy::PerUser`]: one for each user whose events were refused.
     pub(super) groups_refused: Vec<Refusal>,
+    /// How many events were not taken while the request was, by the code of why.
+    pub(super) refused: BTreeMap<&'static str, u64>,
+}
+
+impl Receipt {
+    fn count(&mut self, refusal: Refusal) {
+        *self.refused.entry(refusal.code()).or_default() += 1;
+    }
+
+    /// Why the answer is none of success although what was good was taken: the word in metrics. `None` when it is one.
+    pub(super) fn failure(&self, policy: Policy) -> Option<&'static str> {
+        match policy {
+            Policy::Whole => None,
+            Policy::PerUser => match self.groups_refused.as_slice() {
+                [] => None,
+                [first, others @ ..] if others.iter().all(|r| r.code() == first.code()) => {
+                    Some(first.code())
+                }
+                _ => Some(SEVERAL),
+            },
+            // What is dropped for a suppressed user counts as accepted: the client is not to know.
+            Policy::PerEvent if self.accepted + self.suppressed > 0 => None,
+            Policy::PerEvent => (!self.rejected.is_empty()).then_some(ALL_REJECTED),
+        }
+    }
 }
 
 /// What deciding needs to know.
@@ -70,7 +101,12 @@ pub(super) fn select<'a>(
     };
     receipt.groups_refused = bad_users.values().copied().collect();
     for (index, event) in payload.events.iter().enumerate() {
-        if !bad_users.is_empty() && bad_users.contains_key(&user(event)) {
+        let with_its_user = match bad_users.is_empty() {
+            true => None,
+            false => bad_users.get(&user(event)),
+        };
+        if let Some(refusal) = with_its_user {
+            receipt.count(*refusal);
             continue;
         }
         let outcome =
@@ -89,12 +125,18 @@ pub(super) fn select<'a>(
         match (outcome, selection.policy) {
             (Ok(()), _) => {}
             (Err(refusal), Policy::Whole) => return Err(refusal),
-            (Err(refusal), Policy::PerUser) => receipt.groups_refused.push(refusal),
-            (Err(refusal), Policy::PerEvent) => receipt.rejected.push(Rejected {
-                index,
-                message_id: admit::text(event.message_id).into_owned(),
-                refusal,
-            }),
+            (Err(refusal), Policy::PerUser) => {
+                receipt.count(refusal);
+                receipt.groups_refused.push(refusal);
+            }
+            (Err(refusal), Policy::PerEvent) => {
+                receipt.count(refusal);
+                receipt.rejected.push(Rejected {
+                    index,
+                    message_id: admit::text(event.message_id).into_owned(),
+                    refusal,
+                });
+            }
         }
     }
     Ok(receipt)
@@ -171,6 +213,11 @@ mod tests {
         let receipt = receipt.unwrap();
         assert_eq!(taken, ["1", "5"]);
         assert_eq!((receipt.accepted, receipt.suppressed), (2, 1));
+        assert_eq!(
+            counted(&receipt),
+            "no_identity 1, not_an_event 1, too_large 1"
+        );
+        assert_eq!(receipt.failure(Policy::PerEvent), None);
         let rejected: Vec<_> = receipt
             .rejected
             .iter()
@@ -196,5 +243,13 @@ mod tests {
             receipt.groups_refused,
             [Refusal::NotAnEvent, Refusal::TooLarge]
         );
+        assert_eq!(counted(&receipt), "not_an_event 2, too_large 1");
+        assert_eq!(receipt.failure(Policy::PerUser), Some(SEVERAL));
+    }
+
+    fn counted(receipt: &Receipt) -> String {
+        let counted = receipt.refused.iter();
+        let words: Vec<_> = counted.map(|(code, n)| format!("{code} {n}")).collect();
+        words.join(", ")
     }
 }

@@ -145,6 +145,11 @@ pub(super) async fn acknowledged(gateway: &Gateway, sent: Sent) -> Result<Receip
     if receipt.suppressed > 0 {
         caller.suppressed.inc_by(receipt.suppressed);
     }
+    for (reason, events) in &receipt.refused {
+        let rejected = &gateway.metrics.events_rejected_total;
+        let rejected = rejected.with_label_values(&[caller.source.id.as_str(), reason]);
+        rejected.inc_by(*events);
+    }
     Ok(receipt)
 }
 

@@ -31,6 +31,13 @@ async fn get(gateway: &TestGateway, target: &str) -> Reply {
     gateway.send("GET", target, &[], b"").await
 }
 
+/// That the gateway's metrics hold a line.
+fn assert_counted(gateway: &TestGateway, line: &str) {
+    let line = format!("sluice_gateway_{line}");
+    let metrics = gateway.metrics.render();
+    assert!(metrics.lines().any(|l| l == line), "{line}\n{metrics}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_takes_the_users_that_are_good() {
     let gateway = TestGateway::start(WORKSPACE).await;
@@ -45,6 +52,15 @@ async fn an_import_takes_the_users_that_are_good() {
         (400, "request neither has anonymousId nor userId\n")
     );
     assert_eq!(ids(&gateway.events().await), ["1", "2"]);
+    let several = r#"{"batch":[{"userId":"c"},{"messageId":"4"},{"messageId":"5"}]}"#;
+    gateway.post("/v1/import", "K", several).await;
+    for line in [
+        r#"events_rejected_total{reason="no_identity",source="web"} 3"#,
+        r#"requests_refused_total{reason="no_identity",source="web"} 2"#,
+        r#"events_accepted_total{source="web"} 3"#,
+    ] {
+        assert_counted(&gateway, line);
+    }
     gateway.stop().await;
 }
 
@@ -88,6 +104,45 @@ async fn a_result_per_event_names_the_bad_ones_and_keeps_the_good_ones() {
         (400, "invalid json\n")
     );
     assert_eq!(ids(&gateway.events().await), ["1"]);
+    for line in [
+        r#"events_rejected_total{reason="no_identity",source="web"} 2"#,
+        r#"events_rejected_total{reason="too_large",source="web"} 1"#,
+        r#"requests_refused_total{reason="all_rejected",source="web"} 1"#,
+        r#"requests_refused_total{reason="invalid_json",source="web"} 1"#,
+    ] {
+        assert_counted(&gateway, line);
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_brings_no_event_is_counted_too_when_it_is_refused() {
+    let gateway = TestGateway::start_with(WORKSPACE, |config| {
+        config.gateway.internal_token = Some(Secret::new("correct horse battery"));
+    })
+    .await;
+    for (method, target) in [
+        ("GET", "/sourceConfig"),
+        ("GET", "/sourceConfig?writeKey=NO"),
+        ("GET", "/v1/projects/NO/settings"),
+        ("GET", "/v1/projects/OFF/settings"),
+        ("GET", "/nothing"),
+        ("POST", "/internal/v1/batch"),
+        ("GET", "/v1/track"),
+    ] {
+        gateway.send(method, target, &[], b"").await;
+    }
+    for (reason, source, times) in [
+        ("no_write_key", "", 1),
+        ("unknown_write_key", "", 2),
+        ("source_disabled", "off", 1),
+        ("unknown_path", "", 1),
+        ("no_token", "", 1),
+        ("wrong_method", "", 1),
+    ] {
+        let labels = format!(r#"{{reason="{reason}",source="{source}"}}"#);
+        assert_counted(&gateway, &format!("requests_refused_total{labels} {times}"));
+    }
     gateway.stop().await;
 }
 

@@ -6,7 +6,9 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::super::connection::Connection;
+use super::super::refusal::Refusal;
 use super::super::{Gateway, arrival, reply};
+use crate::fault::Classify;
 
 /// `GET /v1/projects/{write key}/settings`: tells `AnalyticsBrowser.load` to send everything here.
 pub(in super::super) async fn settings(
@@ -15,10 +17,16 @@ pub(in super::super) async fn settings(
     request: Request,
 ) -> Response {
     let callers = gateway.directory.now();
-    if !callers
-        .by_write_key(write_key)
-        .is_some_and(|c| c.source.enabled)
-    {
+    let refused = match callers.by_write_key(write_key) {
+        None => Some(("", Refusal::UnknownWriteKey)),
+        Some(caller) if !caller.source.enabled => {
+            Some((caller.source.id.as_str(), Refusal::SourceDisabled))
+        }
+        Some(_) => None,
+    };
+    if let Some((source, refusal)) = refused {
+        gateway.metrics.refused(source, refusal.code());
+        // Segment's client knows no difference.
         return reply::error(StatusCode::NOT_FOUND, "invalid write key\n".to_owned());
     }
     let host = arrival::text(request.headers(), header::HOST.as_str());

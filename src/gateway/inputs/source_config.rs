@@ -13,12 +13,16 @@ use super::super::callers::Caller;
 use super::super::refusal::Refusal;
 use super::super::{Gateway, auth, reply};
 use crate::clock::{UnixMs, rfc3339_ms};
+use crate::fault::Classify;
 
 /// `GET /sourceConfig`, with the write key in the header or in the query.
 pub(in super::super) async fn source_config(gateway: &Gateway, request: Request) -> Response {
     match find(gateway, request.headers(), request.uri().query()) {
         Ok(body) => answer(request.headers(), body),
-        Err(refusal) => reply::refused(refusal, gateway.config.retry_after_s_max),
+        Err(refusal) => {
+            gateway.metrics.refused("", refusal.code());
+            reply::refused(refusal, gateway.config.retry_after_s_max)
+        }
     }
 }
 
