@@ -19,6 +19,9 @@ crate::metrics! {
         events_suppressed_total: counter["source"],
         /// Events answered with 200 and not kept, by source and reason: event_blocked, bot.
         events_dropped_total: counter["source", "reason"],
+        /// Accepted events of bots, by source: the client calls itself one in its user agent, or an ingestion service
+        /// says that it is one.
+        events_bot_total: counter["source"],
         /// Bytes of accepted events, as the clients wrote them, by source.
         event_bytes_total: counter["source"],
         /// Events that were not taken although their request was: rejected one by one (`Sluice-Result`) or with

@@ -37,6 +37,7 @@ pub(super) struct Sent {
     caller: Arc<Caller>,
     receipt: Receipt,
     bytes: u64,
+    is_bot: bool,
 }
 
 /// How the records of one request become safe.
@@ -124,6 +125,7 @@ pub(super) fn send<'a>(
             caller: Arc::clone(context.caller),
             receipt,
             bytes: outgoing.event_bytes(),
+            is_bot: arrival.is_bot,
         })
     })
 }
@@ -138,12 +140,18 @@ pub(super) async fn acknowledged(gateway: &Gateway, sent: Sent) -> Result<Receip
         caller,
         receipt,
         bytes,
+        is_bot,
     } = sent;
     way.acknowledged(gateway).await?;
     caller.accepted.inc_by(receipt.accepted);
     caller.bytes.inc_by(bytes);
     if receipt.suppressed > 0 {
         caller.suppressed.inc_by(receipt.suppressed);
+    }
+    if is_bot && receipt.accepted > 0 {
+        let bots = &gateway.metrics.events_bot_total;
+        let bots = bots.with_label_values(&[caller.source.id.as_str()]);
+        bots.inc_by(receipt.accepted);
     }
     for (reason, events) in &receipt.refused {
         let rejected = &gateway.metrics.events_rejected_total;

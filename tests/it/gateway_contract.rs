@@ -174,6 +174,8 @@ async fn what_is_known_of_an_event_lies_beside_its_own_bytes() {
         "nobody may choose its own address"
     );
     assert!(event.is_bot && event.config_revision == 1 && event.received_at > 1_600_000_000_000);
+    let counted = "sluice_gateway_events_bot_total{source=\"web\"} 1";
+    assert!(gateway.metrics.render().contains(counted));
     uuid::Uuid::parse_str(&event.message_id).unwrap();
     gateway.stop().await;
 }

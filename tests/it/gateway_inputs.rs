@@ -585,6 +585,7 @@ async fn what_an_ingestion_service_knows_wins_over_what_the_request_tells() {
     for line in [
         r#"events_dropped_total{reason="event_blocked",source="web"} 1"#,
         r#"events_dropped_total{reason="bot",source="web"} 1"#,
+        r#"events_bot_total{source="web"} 1"#,
         r#"events_suppressed_total{source="web"} 2"#,
         r#"events_accepted_total{source="web"} 2"#,
         r#"events_accepted_total{source=""} 1"#,

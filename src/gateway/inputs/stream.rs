@@ -115,6 +115,8 @@ struct Tally {
     kept: u64,
     bytes: u64,
     suppressed: u64,
+    /// Of those that are kept.
+    of_bots: u64,
     dropped: BTreeMap<&'static str, u64>,
 }
 
@@ -337,6 +339,7 @@ fn send(
                     outgoing.push_keyed(&envelope, text(&one.properties.routing_key))?;
                     traces.push(arrival.traceparent);
                     tally.kept += 1;
+                    tally.of_bots += u64::from(envelope.is_bot);
                     tally.bytes += one.event.raw.len() as u64;
                 }
                 Fate::Suppressed => tally.suppressed += 1,
@@ -381,6 +384,7 @@ fn count(gateway: &Gateway, tallies: &BTreeMap<String, Tally>) {
             (&metrics.events_accepted_total, tally.kept),
             (&metrics.event_bytes_total, tally.bytes),
             (&metrics.events_suppressed_total, tally.suppressed),
+            (&metrics.events_bot_total, tally.of_bots),
         ] {
             if number > 0 {
                 family.with_label_values(&[source]).inc_by(number);
