@@ -52,6 +52,11 @@ pub(super) struct Server {
     draining: CancellationToken,
 }
 
+/// Connections that are turned away and still read from; more are closed at once.
+const TURNED_AWAY_MAX: usize = 256;
+/// How long a client that is turned away may take to read that and to close.
+const TURNED_AWAY_FOR: Duration = Duration::from_secs(1);
+
 impl Server {
     pub(super) fn new(router: Router, settings: Settings, metrics: Arc<GatewayMetrics>) -> Self {
         Self {
@@ -66,6 +71,7 @@ impl Server {
     /// Accepts connections until `stop` resolves; the listener is closed then, its connections go on.
     pub(super) async fn accept(&self, listener: TcpListener, stop: impl Future<Output = ()>) {
         let slots = Arc::new(Semaphore::new(self.settings.connections_max));
+        let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
         tokio::pin!(stop);
         loop {
             let accepted = tokio::select! {
@@ -84,8 +90,16 @@ impl Server {
                     .connections_refused_total
                     .with_label_values::<&str>(&[])
                     .inc();
-                self.connections
-                    .spawn(turn_away(socket, self.settings.retry_after_max));
+                // Whoever wants TLS could not read the answer, and a handshake is what there is no room for.
+                if self.settings.tls.is_none()
+                    && let Ok(room) = Arc::clone(&turned_away).try_acquire_owned()
+                {
+                    let turning = turn_away(socket, self.settings.retry_after_max);
+                    self.connections.spawn(async move {
+                        turning.await;
+                        drop(room);
+                    });
+                }
                 continue;
             };
             // Answers are small and whole; waiting to fill a packet would only delay them.
@@ -146,6 +160,8 @@ async fn wait_after(error: &io::Error) {
     }
 }
 
+/// Answers without a look at the request. What was not read when a socket is closed makes the kernel reset the connection,
+/// which destroys the answer on its way (RFC 9112, 9.6); so what still comes is read and thrown away for a moment.
 async fn turn_away(mut socket: TcpStream, retry_after_max: u32) {
     let seconds = fastrand::u32(1..=retry_after_max.max(1));
     let answer = format!(
@@ -153,11 +169,12 @@ async fn turn_away(mut socket: TcpStream, retry_after_max: u32) {
          Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 20\r\n\r\n\
          service unavailable\n"
     );
-    let write = async {
+    let turning = async {
         socket.write_all(answer.as_bytes()).await?;
-        socket.shutdown().await
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
     };
-    if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(1), write).await {
+    if let Ok(Err(error)) = tokio::time::timeout(TURNED_AWAY_FOR, turning).await {
         tracing::debug!(%error, "client gone before it was turned away");
     }
 }

@@ -139,3 +139,23 @@ async fn a_client_that_is_silent_after_its_handshake_has_no_longer_than_one_with
     assert!(metrics.contains(line), "{metrics}");
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_too_many_hears_nothing_that_is_not_tls() {
+    let gateway = TestGateway::start_with("sources: [{id: web, write_key: K}]", |config| {
+        config.gateway.connections_max = 1;
+        config.gateway.tls = Some(TlsConfig {
+            certificate_file: fixture("first.pem"),
+            key_file: fixture("first.key"),
+        });
+    })
+    .await;
+    let mut first = connect(&gateway).await.unwrap();
+    assert_eq!(post(&gateway, &mut first).await, "HTTP/1.1 200 OK");
+    let mut second = TcpStream::connect(gateway.address).await.unwrap();
+    let mut said = Vec::new();
+    second.read_to_end(&mut said).await.unwrap();
+    assert!(said.is_empty(), "{said:?}");
+    assert!(connect(&gateway).await.is_err(), "there is no room");
+    gateway.stop().await;
+}
