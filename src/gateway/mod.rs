@@ -198,15 +198,12 @@ async fn run(
     grace: Duration,
 ) -> Result<(), RoleError> {
     let shutdown = gateway.shutdown.clone();
+    let (grace, left) = share_drain(shutdown.drain_timeout(), grace);
     let stop = async {
         shutdown.begun().await;
-        tokio::time::sleep(grace.min(shutdown.drain_timeout() / 2)).await;
+        tokio::time::sleep(grace).await;
     };
     server.accept(listener, stop).await;
-    let left = shutdown
-        .drain_timeout()
-        .saturating_sub(grace)
-        .saturating_sub(FLUSH);
     let cut_off = server.drain(Instant::now() + left).await;
     if cut_off > 0 {
         tracing::warn!(
@@ -231,6 +228,12 @@ async fn run(
     }
     tracing::info!("gateway drained");
     Ok(())
+}
+
+/// What of the time `drain` goes to accepting on, at most half of it, and what is left then for the requests in hand.
+fn share_drain(drain: Duration, grace: Duration) -> (Duration, Duration) {
+    let grace = grace.min(drain / 2);
+    (grace, drain.saturating_sub(grace).saturating_sub(FLUSH))
 }
 
 /// Keeps readiness and gauges in step with the producer.
@@ -361,5 +364,23 @@ impl Gateway {
             shutdown: deps.shutdown.clone(),
             config,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_grace_leaves_time_for_the_requests_in_hand() {
+        let seconds = Duration::from_secs;
+        for (drain, grace, shares) in [(25, 5, (5, 18)), (20, 60, (10, 8)), (2, 5, (1, 0))] {
+            let shared = share_drain(seconds(drain), seconds(grace));
+            assert_eq!(
+                shared,
+                (seconds(shares.0), seconds(shares.1)),
+                "{drain}, {grace}"
+            );
+        }
     }
 }

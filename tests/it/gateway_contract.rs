@@ -541,6 +541,32 @@ async fn an_answer_brings_the_clients_trace_context_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readiness_goes_before_the_listener_does() {
+    let gateway = TestGateway::start_with(WORKSPACE, |config| {
+        config.gateway.drain_grace_ms = Some(1_000);
+    })
+    .await;
+    let address = gateway.address;
+    gateway.shutdown.begin();
+    let health = gateway.send("GET", "/health", &[], b"").await;
+    assert_eq!(health.short(), (503, "draining\n"));
+    let late = gateway.post("/v1/track", "K", r#"{"userId":"u"}"#).await;
+    assert_eq!(
+        late.short(),
+        (200, "ok"),
+        "for load balancers that have not noticed"
+    );
+    crate::support::gateway::until("readiness is gone", || !gateway.health.missing().is_empty())
+        .await;
+    crate::support::gateway::until("the listener is closed", || {
+        std::net::TcpStream::connect(address).is_err()
+    })
+    .await;
+    assert_eq!(gateway.events().await.len(), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_in_hand_is_answered_before_the_gateway_ends() {
     let gateway = TestGateway::start(WORKSPACE).await;
     let address = gateway.address;
