@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::accept::Exchange;
+use super::arrival;
 use super::routes::Route;
 
 /// Whether this request is one of the sample.
@@ -14,15 +15,20 @@ pub(super) fn sampled(part: f64) -> bool {
 
 /// One line of the access log. Neither keys nor bodies.
 pub(super) fn access(exchange: &Exchange<'_>, route: Route, status: StatusCode, took: Duration) {
+    let headers = &exchange.head.headers;
+    let trusted = &exchange.gateway.config.trusted_proxies;
+    let client = exchange
+        .connection()
+        .map(|c| arrival::client_ip(headers, c.peer, &c.peer_text, trusted));
     tracing::info!(
         target: "sluice::access",
         route = route.name(),
         status = status.as_u16(),
         source.id = exchange.caller.as_ref().map_or("", |c| &c.source.id),
-        peer = exchange.connection().map_or("", |c| &c.peer_text),
+        client = client.as_deref().unwrap_or_default(),
         bytes = exchange.bytes,
         took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        traceparent = super::arrival::traceparent(&exchange.head.headers),
+        traceparent = arrival::traceparent(headers),
         "{} {}",
         route.name(),
         status.as_u16()

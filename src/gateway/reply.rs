@@ -113,3 +113,28 @@ fn with(status: StatusCode, content_type: HeaderValue, body: Body) -> Response {
         .insert(header::CONTENT_TYPE, content_type);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn clients_that_are_refused_together_do_not_come_back_together() {
+        let asked = |refusal: Refusal| -> BTreeSet<u32> {
+            (0..200)
+                .map(|_| {
+                    let response = refused(refusal, 5);
+                    let seconds = &response.headers()[header::RETRY_AFTER];
+                    seconds.to_str().unwrap().parse().unwrap()
+                })
+                .collect()
+        };
+        assert_eq!(asked(Refusal::Overloaded), (1..=5).collect());
+        let limited = asked(Refusal::RateLimited { seconds: 60 });
+        assert_eq!(limited, (60..=64).collect(), "and none too early");
+        let never = refused(Refusal::InvalidJson, 5);
+        assert!(never.headers().get(header::RETRY_AFTER).is_none());
+    }
+}

@@ -121,6 +121,36 @@ fn changed_at(file: &Path) -> Option<(SystemTime, u64)> {
 mod tests {
     use super::*;
 
+    async fn until(what: &str, condition: impl Fn() -> bool) {
+        let waiting = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let within = tokio::time::timeout(LOOK_EVERY * 10, waiting).await;
+        assert!(within.is_ok(), "{what}");
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_followed_and_one_that_cannot_be_read_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("suppressed");
+        std::fs::write(&file, "u1").unwrap();
+        let shutdown = Shutdown::new(Duration::ZERO);
+        let suppression = Suppression::follow(Some(file.clone()), 2, &shutdown).unwrap();
+        let holds = |user: &str| suppression.now().holds("web", user);
+        assert!(holds("u1") && !holds("u22"));
+        // More than may be: what was known stays, and the next good file counts.
+        std::fs::write(&file, "a\nb\nc\n").unwrap();
+        tokio::time::sleep(LOOK_EVERY + Duration::from_millis(500)).await;
+        assert!(holds("u1") && !holds("a"));
+        std::fs::write(&file, "u22\n").unwrap();
+        until("the new list is in use", || holds("u22")).await;
+        assert!(!holds("u1"));
+        assert!(Suppression::follow(Some(dir.path().join("none")), 2, &shutdown).is_err());
+        shutdown.begin();
+    }
+
     #[test]
     fn a_user_is_dropped_everywhere_or_for_one_source() {
         let list = Suppressed::parse("# asked us to\nu1\n\nweb\tu 2\n", 2).unwrap();

@@ -14,6 +14,7 @@ mod gateway_fuzz;
 mod gateway_inputs;
 mod gateway_kafka_away;
 mod gateway_openapi;
+mod gateway_proxies;
 mod gateway_safety;
 mod gateway_spill;
 mod gateway_tls;

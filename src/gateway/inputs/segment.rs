@@ -47,9 +47,10 @@ pub(in super::super) async fn settings(
         "remotePlugins": [],
     });
     let mut response = reply::json(StatusCode::OK, body.to_string());
+    // For who asked only: the body depends on the host and, behind a proxy, on its word for the scheme.
     response.headers_mut().insert(
         header::CACHE_CONTROL,
-        HeaderValue::from_static("public, max-age=60"),
+        HeaderValue::from_static("private, max-age=60"),
     );
     response
 }
