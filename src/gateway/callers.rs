@@ -12,7 +12,7 @@ use crate::event::Envelope;
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::IntCounter;
 
-use super::gcra::{Allowance, Rate};
+use super::gcra::{Allowance, Rate, Spent};
 use super::metrics::GatewayMetrics;
 use super::refusal::Refusal;
 
@@ -30,17 +30,25 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Takes `events` from what the source may send; `now` is the time since the gateway started.
+    /// Takes `events` from what the source may send; `now` is the time since the gateway started. `None` when it may send
+    /// anything.
     ///
     /// # Errors
     /// [`Refusal::RateLimited`].
-    pub(super) fn within_limit(&self, events: u64, now: Duration) -> Result<(), Refusal> {
-        let Some(rate) = self.rate else {
-            return Ok(());
-        };
-        self.allowance
-            .take(events, rate, now)
-            .map_err(Refusal::rate_limited)
+    pub(super) fn within_limit(
+        &self,
+        events: u64,
+        now: Duration,
+    ) -> Result<Option<Spent>, Refusal> {
+        let taken = self.rate.map(|rate| self.allowance.take(events, rate, now));
+        taken.transpose().map_err(Refusal::rate_limited)
+    }
+
+    /// Gives back what was taken for events that were then not accepted: their client sends them again.
+    pub(super) fn give_back(&self, spent: Option<Spent>, now: Duration) {
+        if let Some(spent) = spent {
+            self.allowance.give_back(spent, now);
+        }
     }
 }
 

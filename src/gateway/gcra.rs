@@ -20,14 +20,25 @@ pub(super) struct Allowance {
     theoretical: AtomicU64,
 }
 
+/// What was taken from an allowance, to be given back when it led to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spent {
+    cost: u64,
+    /// Theoretical arrival time after it was taken.
+    until: u64,
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Allowance {
     /// Takes `events` events at `now`, all or none. More events than a window has pass when the allowance is untouched: they
     /// could never pass otherwise.
     ///
     /// # Errors
     /// How long to wait until they would pass.
-    pub(super) fn take(&self, events: u64, rate: Rate, now: Duration) -> Result<(), Duration> {
-        let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+    pub(super) fn take(&self, events: u64, rate: Rate, now: Duration) -> Result<Spent, Duration> {
         let (now, window) = (nanos(now), nanos(rate.window));
         let cost = u128::from(window) * u128::from(events) / u128::from(rate.events.max(1));
         let cost = u64::try_from(cost).unwrap_or(u64::MAX);
@@ -45,10 +56,18 @@ impl Allowance {
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(Spent { cost, until: next }),
                 Err(other) => seen = other,
             }
         }
+    }
+
+    /// Gives back what was taken, but for what time has given back by itself.
+    pub(super) fn give_back(&self, spent: Spent, now: Duration) {
+        // The clock passes what was taken from `until - cost` on; giving that back too would be giving it twice.
+        let left = spent.until.saturating_sub(nanos(now)).min(spent.cost);
+        // Everything is given back once at most, so this cannot be less than zero.
+        self.theoretical.fetch_sub(left, Ordering::Relaxed);
     }
 }
 
@@ -85,6 +104,24 @@ mod tests {
         allowance.take(1, RATE, ms(2_101)).unwrap();
     }
 
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_no_more() {
+        let allowance = Allowance::default();
+        let spent = allowance.take(10, RATE, ms(1_000)).unwrap();
+        allowance.give_back(spent, ms(1_000));
+        let spent = allowance.take(10, RATE, ms(1_000)).unwrap();
+        // Half of it came back by itself, and others took that.
+        allowance.take(5, RATE, ms(1_500)).unwrap();
+        allowance.give_back(spent, ms(1_500));
+        allowance.take(5, RATE, ms(1_500)).unwrap();
+        assert_eq!(allowance.take(1, RATE, ms(1_500)), Err(ms(100)));
+        // All of it did.
+        let spent = allowance.take(5, RATE, ms(10_000)).unwrap();
+        allowance.take(10, RATE, ms(20_000)).unwrap();
+        allowance.give_back(spent, ms(20_000));
+        assert_eq!(allowance.take(1, RATE, ms(20_000)), Err(ms(100)));
+    }
+
     proptest! {
         #[test]
         fn no_stretch_of_time_sees_more_than_its_share_and_one_window(
@@ -95,7 +132,7 @@ mod tests {
             for (gap, events) in requests {
                 now += gap;
                 match allowance.take(events, RATE, ms(now)) {
-                    Ok(()) => passed += events,
+                    Ok(_) => passed += events,
                     Err(wait) => prop_assert!(allowance.take(events, RATE, ms(now) + wait).is_ok() || wait.is_zero()),
                 }
                 if allowance.theoretical.load(Ordering::Relaxed) > 0 {

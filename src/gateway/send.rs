@@ -12,6 +12,7 @@ use super::admit::{self, Arrival};
 use super::arrival;
 use super::callers::Caller;
 use super::connection::Connection;
+use super::gcra::Spent;
 use super::outbox::Outgoing;
 use super::payload::Payload;
 use super::refusal::Refusal;
@@ -38,6 +39,7 @@ pub(super) struct Sent {
     receipt: Receipt,
     bytes: u64,
     is_bot: bool,
+    spent: Option<Spent>,
 }
 
 /// How the records of one request become safe.
@@ -116,16 +118,21 @@ pub(super) fn send<'a>(
             outgoing.push(envelope, arrival.anonymous_header)
         })?;
         // A job run may be slowed by its own sender; cutting it short would only lose its place.
-        if arrival.job_run_id.is_empty() && arrival.task_run_id.is_empty() {
-            let now = gateway.started.elapsed();
-            context.caller.within_limit(receipt.accepted, now)?;
-        }
+        let is_run = !(arrival.job_run_id.is_empty() && arrival.task_run_id.is_empty());
+        let caller = context.caller;
+        let spent = match is_run {
+            true => None,
+            false => caller.within_limit(receipt.accepted, gateway.started.elapsed())?,
+        };
+        let way = Way::take(gateway, outgoing, |_| arrival.traceparent)
+            .inspect_err(|_| caller.give_back(spent, gateway.started.elapsed()))?;
         Ok(Sent {
-            way: Way::take(gateway, outgoing, |_| arrival.traceparent)?,
-            caller: Arc::clone(context.caller),
+            way,
+            caller: Arc::clone(caller),
             receipt,
             bytes: outgoing.event_bytes(),
             is_bot: arrival.is_bot,
+            spent,
         })
     })
 }
@@ -141,8 +148,11 @@ pub(super) async fn acknowledged(gateway: &Gateway, sent: Sent) -> Result<Receip
         receipt,
         bytes,
         is_bot,
+        spent,
     } = sent;
-    way.acknowledged(gateway).await?;
+    way.acknowledged(gateway)
+        .await
+        .inspect_err(|_| caller.give_back(spent, gateway.started.elapsed()))?;
     caller.accepted.inc_by(receipt.accepted);
     caller.bytes.inc_by(bytes);
     if receipt.suppressed > 0 {

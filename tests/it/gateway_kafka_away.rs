@@ -115,3 +115,17 @@ async fn a_gateway_that_starts_before_kafka_takes_events_once_kafka_is_there() {
     gateway.wait_ready().await;
     gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_kafka_does_not_take_do_not_count_against_their_sources_limit() {
+    // Nobody answers there.
+    let mut config = config("127.0.0.1:1");
+    config.gateway.ack_deadline_ms = 200;
+    config.gateway.rate_limit.events = 1;
+    config.gateway.rate_limit.window_ms = 3_600_000;
+    let gateway = TestGateway::open(config, WORKSPACE).await;
+    for id in ["1", "2", "3"] {
+        assert_come_back_later(&post(&gateway, id).await);
+    }
+    gateway.stop().await;
+}

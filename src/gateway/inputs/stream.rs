@@ -163,6 +163,7 @@ fn within_throttle(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Refusal
         Some(events) if rate.events > 0 => gateway
             .announced
             .take(events, rate, gateway.started.elapsed())
+            .map(drop)
             .map_err(Refusal::rate_limited),
         _ => Ok(()),
     }
