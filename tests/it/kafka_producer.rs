@@ -300,7 +300,7 @@ fn a_producer_that_broke_for_good_is_replaced_and_sending_goes_on() {
     let write = |payload: &str| {
         let batch = Batch::new();
         // In turns as one and as many: the handle of the topic belongs to the producer that broke.
-        if producer.replaced() % 2 == 0 {
+        if producer.replaced().is_multiple_of(2) {
             let record = (b"k".as_slice(), payload.as_bytes());
             producer.send_all(&batch, "t", std::iter::once(record))?;
         } else {
