@@ -26,7 +26,7 @@ pub struct KafkaConfig {
     /// trusted: its producer is replaced. Default 10000.
     pub request_timeout_ms: u64,
     /// How often librdkafka reports its statistics, in milliseconds; brokers that are up and queue lengths are seen
-    /// with this delay. 0 switches them off. Default 5000.
+    /// with this delay. 0 switches them off; readiness then does not see that Kafka is away. Default 5000.
     pub statistics_interval_ms: u64,
     /// Acknowledged producing.
     pub producer: ProducerConfig,

@@ -214,6 +214,61 @@ pub(super) fn admin(config: &KafkaConfig) -> ClientConfig {
     c
 }
 
+/// How long all brokers must be down before a consumer counts as cut off: one that is started again is back sooner.
+const DOWN: Duration = Duration::from_secs(10);
+/// The same for a consumer that tells nothing because its thread does not poll. One that waits for Kafka in some other call
+/// does not, and neither does one that waits for requests in flight when partitions leave (`router.revoke_wait_ms`).
+const SILENT: Duration = Duration::from_secs(30);
+
+/// Since when brokers are away, as far as a client has told.
+#[derive(Debug, Clone, Copy)]
+struct Sight {
+    /// Reports are told this often.
+    interval: Duration,
+    told: Instant,
+    down_since: Option<Instant>,
+}
+
+impl Sight {
+    fn new(interval: Duration, now: Instant) -> Self {
+        Self {
+            interval,
+            told: now,
+            down_since: None,
+        }
+    }
+
+    fn tell(&mut self, is_up: bool, now: Instant) {
+        self.told = now;
+        self.down_since = match self.down_since {
+            _ if is_up => None,
+            None => Some(now),
+            since => since,
+        };
+    }
+
+    fn is_clear(&self, now: Instant) -> bool {
+        // Without reports nothing would ever say that brokers are back.
+        let tells = !self.interval.is_zero();
+        let is_down = |since| now.duration_since(since) >= DOWN.max(self.interval * 2);
+        let is_silent = now.duration_since(self.told) >= SILENT.max(self.interval * 6);
+        !(tells && (is_silent || self.down_since.is_some_and(is_down)))
+    }
+}
+
+/// Tells from any thread whether the brokers of a [`Consumer`](super::Consumer) are there; see
+/// [`Consumer::reach`](super::Consumer::reach).
+#[derive(Debug, Clone)]
+pub struct Reach(pub(super) Arc<Observer>);
+
+impl Reach {
+    /// False once no broker has been up for ten seconds, or once the consumer has not been polled for thirty. A consumer
+    /// that has nothing to read is polled and has connections all the same.
+    pub fn is_up(&self) -> bool {
+        self.0.sight.lock().is_clear(Instant::now())
+    }
+}
+
 /// What a client of librdkafka tells between calls. Each context owns one and forwards its callbacks to it.
 #[derive(Debug)]
 pub(super) struct Observer {
@@ -221,12 +276,19 @@ pub(super) struct Observer {
     brokers_up: AtomicBool,
     wire_errors: AtomicU64,
     last: Mutex<Option<(Instant, String)>>,
+    sight: Mutex<Sight>,
 }
 
 impl Observer {
     pub(super) fn new(name: impl Into<Arc<str>>) -> Self {
+        Self::reporting(name, Duration::ZERO)
+    }
+
+    /// For a client that reports its statistics so often; see [`Reach`].
+    pub(super) fn reporting(name: impl Into<Arc<str>>, interval: Duration) -> Self {
         Self {
             name: name.into(),
+            sight: Mutex::new(Sight::new(interval, Instant::now())),
             brokers_up: AtomicBool::new(false),
             wire_errors: AtomicU64::new(0),
             last: Mutex::new(None),
@@ -283,6 +345,7 @@ impl Observer {
         match error.rdkafka_error_code() {
             Some(Code::AllBrokersDown) => {
                 self.brokers_up.store(false, Ordering::Relaxed);
+                self.sight.lock().tell(false, Instant::now());
                 self.wire_errors.fetch_add(1, Ordering::AcqRel);
             }
             Some(
@@ -300,9 +363,57 @@ impl Observer {
 
     pub(super) fn stats(&self, json: &[u8]) {
         if let Some(snapshot) = stats::read(json) {
-            self.brokers_up
-                .store(snapshot.brokers_up > 0, Ordering::Relaxed);
+            let is_up = snapshot.brokers_up > 0;
+            self.brokers_up.store(is_up, Ordering::Relaxed);
+            self.sight.lock().tell(is_up, Instant::now());
             stats::publish(&self.name, &snapshot);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn brokers_are_away_once_they_have_been_down_for_long_and_back_at_once() {
+        let began = Instant::now();
+        let mut sight = Sight::new(SECOND * 5, began);
+        sight.tell(false, began + SECOND * 5);
+        sight.tell(false, began + SECOND * 10);
+        assert!(sight.is_clear(began + SECOND * 14));
+        assert!(!sight.is_clear(began + SECOND * 15));
+        sight.tell(true, began + SECOND * 16);
+        assert!(sight.is_clear(began + SECOND * 17));
+        sight.tell(false, began + SECOND * 20);
+        assert!(sight.is_clear(began + SECOND * 29));
+    }
+
+    #[test]
+    fn a_client_with_nothing_to_do_says_that_brokers_are_there_and_one_that_says_nothing_does_not()
+    {
+        let began = Instant::now();
+        let mut sight = Sight::new(SECOND * 5, began);
+        for n in 1..100 {
+            sight.tell(true, began + SECOND * 5 * n);
+            assert!(sight.is_clear(began + SECOND * 5 * n));
+        }
+        let last = began + SECOND * 5 * 99;
+        assert!(sight.is_clear(last + SECOND * 29));
+        assert!(!sight.is_clear(last + SECOND * 30));
+    }
+
+    #[test]
+    fn rare_reports_are_waited_for_and_without_any_nothing_is_known() {
+        let began = Instant::now();
+        let mut sight = Sight::new(SECOND * 60, began);
+        sight.tell(false, began);
+        assert!(sight.is_clear(began + SECOND * 119));
+        assert!(!sight.is_clear(began + SECOND * 120));
+        let mut sight = Sight::new(Duration::ZERO, began);
+        sight.tell(false, began);
+        assert!(sight.is_clear(began + SECOND * 1000));
     }
 }

@@ -33,7 +33,7 @@ use crate::failpoint;
 use crate::fault::{Classify, Fault};
 
 use super::admin::{self, OffsetQuery};
-use super::client::{self, Observer};
+use super::client::{self, Observer, Reach};
 use super::error::KafkaError;
 use super::ffi::{self, RawGroupMetadata};
 use super::list;
@@ -190,7 +190,10 @@ impl Consumer {
         let mut settings = client::consumer(config, &options.role, &options.group);
         client::membership(&mut settings, config, options.instance.as_deref());
         let context = Context {
-            observer: Observer::new(format!("{}/{}", options.role, options.group)),
+            observer: Arc::new(Observer::reporting(
+                format!("{}/{}", options.role, options.group),
+                Duration::from_millis(config.statistics_interval_ms),
+            )),
             pending: Mutex::new(Vec::new()),
             unattended: AtomicBool::new(false),
         };
@@ -303,6 +306,11 @@ impl Consumer {
     /// Tells our membership to a thread that commits while this one polls.
     pub fn membership(&self) -> Membership {
         Membership(Arc::downgrade(&self.inner))
+    }
+
+    /// Tells whether brokers are there while this one polls, or waits for them.
+    pub fn reach(&self) -> Reach {
+        Reach(Arc::clone(&self.inner.context().observer))
     }
 
     /// Partitions that are read now, with those outside of the subscription.

@@ -97,6 +97,7 @@ pub use admin::{
     Admin, ClusterInfo, NewTopic, OffsetQuery, PartitionInfo, TopicInfo, TopicSetting,
 };
 pub use batch::Batch;
+pub use client::Reach;
 pub use consumer::{
     BatchLimits, Consumer, ConsumerOptions, GroupMetadata, Membership, Polled, RebalanceListener,
 };

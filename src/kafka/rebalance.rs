@@ -1,5 +1,6 @@
 //! What librdkafka tells of a group's changes, kept until the polling thread serves it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -28,7 +29,7 @@ pub(super) enum Rebalance {
 }
 
 pub(super) struct Context {
-    pub(super) observer: Observer,
+    pub(super) observer: Arc<Observer>,
     /// Oldest first.
     pub(super) pending: Mutex<Vec<Rebalance>>,
     /// The consumer is being dropped: nobody polls any more.

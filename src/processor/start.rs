@@ -27,7 +27,8 @@ use super::seen::{Rebuilder, Rebuilding};
 pub(super) const ROLE: &str = "processor";
 
 /// Starts the processor. It runs when this returns, and is ready when the group has told it its partitions and what was
-/// accepted of them has been read back. That the topics are there and of the right shape is the caller's business.
+/// accepted of them has been read back, and as long as
+/// Kafka is there. That the topics are there and of the right shape is the caller's business.
 ///
 /// # Errors
 /// When the settings cannot be used or the system gives no thread.
@@ -46,6 +47,9 @@ pub async fn start(deps: Deps) -> Result<Role, ProcessorError> {
             instance: Some(name.clone()),
         },
     )?;
+    let reach = consumer.reach();
+    deps.health
+        .ask(format!("{ROLE}.kafka"), move || reach.is_up());
     let metrics = ProcessorMetrics::register(&deps.metrics);
     let (feeder, collector) = pipeline::start(settings.worker_count(), &deps.schemas)?;
     let (setbacks, setback) = mpsc::channel();

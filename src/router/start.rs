@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::deps::{Deps, Role};
 use crate::destinations::{HttpClient, HttpOptions};
 use crate::event::{Stage, Topic};
-use crate::kafka::{Consumer, ConsumerOptions};
+use crate::kafka::{Consumer, ConsumerOptions, Reach};
 use crate::telemetry::health::Part;
 
 use super::commit::{Committer, CommitterParts};
@@ -27,7 +28,7 @@ use super::target::{Maker, RouterConfigs};
 const ROLE: &str = "router";
 
 /// Starts the router: a thread for each lane of the workspace, now and later. It is ready when the lanes that are there now
-/// have joined their groups.
+/// have joined their groups, and as long as Kafka is there for each.
 ///
 /// # Errors
 /// When the HTTP client cannot be made.
@@ -41,6 +42,11 @@ pub async fn start(deps: Deps) -> Result<Role, RouterError> {
         block_private_ips: config.http.block_private_ips,
     })?;
     let (events, heard) = unbounded_channel();
+    let reaches = Reaches::default();
+    let asked = reaches.clone();
+    deps.health.ask(format!("{ROLE}.kafka"), move || {
+        asked.lock().values().all(Reach::is_up)
+    });
     let lanes = Lanes {
         maker: Maker {
             config: Arc::new(RouterConfigs(config.clone())),
@@ -51,6 +57,7 @@ pub async fn start(deps: Deps) -> Result<Role, RouterError> {
         awaited: deps.control.snapshot().lanes().into_iter().collect(),
         running: HashMap::new(),
         stop: Arc::new(AtomicBool::new(false)),
+        reaches,
         events,
         deps,
     };
@@ -68,6 +75,9 @@ enum Event {
     Ended(String, Result<(), RouterError>),
 }
 
+/// Whether Kafka is there for the consumer of each lane.
+type Reaches = Arc<Mutex<HashMap<String, Reach>>>;
+
 struct Lanes {
     deps: Deps,
     maker: Maker,
@@ -77,6 +87,7 @@ struct Lanes {
     /// Each with its switch for "not wanted any more".
     running: HashMap<String, Arc<AtomicBool>>,
     stop: Arc<AtomicBool>,
+    reaches: Reaches,
     events: UnboundedSender<Event>,
 }
 
@@ -101,6 +112,7 @@ impl Lanes {
                     }
                     Some(Event::Ended(lane, result)) => {
                         self.running.remove(&lane);
+                        self.reaches.lock().remove(&lane);
                         if let Err(error) = result {
                             self.fail(&mut outcome, error);
                         }
@@ -150,6 +162,7 @@ impl Lanes {
             maker: self.maker.clone(),
             stop: Arc::clone(&self.stop),
             is_leaving: Arc::clone(&is_leaving),
+            reaches: Arc::clone(&self.reaches),
             runtime: tokio::runtime::Handle::current(),
             events: self.events.clone(),
         };
@@ -175,6 +188,7 @@ struct Opening {
     maker: Maker,
     stop: Arc<AtomicBool>,
     is_leaving: Arc<AtomicBool>,
+    reaches: Reaches,
     runtime: tokio::runtime::Handle,
     events: UnboundedSender<Event>,
 }
@@ -199,6 +213,9 @@ impl Opening {
             },
         )
         .map_err(broken)?;
+        self.reaches
+            .lock()
+            .insert(self.name.clone(), consumer.reach());
         let topic = deps.topics.name(&Topic::Deliver(self.name.clone()));
         consumer.subscribe(&[&topic]).map_err(broken)?;
         let instance = format!("{member}.{lane}");

@@ -1,7 +1,7 @@
 //! `/health/live`, `/health/ready` and `/metrics`.
 //!
-//! *Live* means that the process answers. *Ready* means that every part that registered has said so; each part names
-//! itself, so that the answer tells what is missing.
+//! *Live* means that the process answers. *Ready* means that every part that registered has said so, or says so when asked;
+//! each part names itself, so that the answer tells what is missing.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,7 +19,29 @@ use crate::shutdown::Shutdown;
 /// Readiness of the parts of one process. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    parts: Arc<Mutex<BTreeMap<String, bool>>>,
+    parts: Arc<Mutex<BTreeMap<String, State>>>,
+}
+
+/// What is known of a part.
+#[derive(Clone)]
+enum State {
+    Said(bool),
+    Asked(Arc<dyn Fn() -> bool + Send + Sync>),
+}
+
+impl State {
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Said(ready) => *ready,
+            Self::Asked(ask) => ask(),
+        }
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.is_ready().fmt(f)
+    }
 }
 
 /// One part's own readiness.
@@ -40,21 +62,31 @@ impl Health {
         part
     }
 
+    /// Registers a part that is asked whenever somebody wants to know: for one whose own thread may stand still. `is_ready`
+    /// must answer at once.
+    pub fn ask(
+        &self,
+        name: impl Into<String>,
+        is_ready: impl Fn() -> bool + Send + Sync + 'static,
+    ) {
+        let asked = State::Asked(Arc::new(is_ready));
+        self.parts.lock().insert(name.into(), asked);
+    }
+
     /// The parts that are not ready; empty when the process is.
     pub fn missing(&self) -> Vec<String> {
-        self.parts
-            .lock()
-            .iter()
-            .filter(|(_, ready)| !**ready)
-            .map(|(name, _)| name.clone())
-            .collect()
+        // A copy: whoever is asked may hold a lock of its own, under which it tells of a part.
+        let parts = self.parts.lock().clone();
+        let missing = parts.into_iter().filter(|(_, state)| !state.is_ready());
+        missing.map(|(name, _)| name).collect()
     }
 }
 
 impl Part {
     /// Says whether this part is ready.
     pub fn set(&self, ready: bool) {
-        self.health.parts.lock().insert(self.name.clone(), ready);
+        let said = State::Said(ready);
+        self.health.parts.lock().insert(self.name.clone(), said);
     }
 }
 
@@ -101,6 +133,8 @@ pub async fn serve(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -112,5 +146,16 @@ mod tests {
         assert_eq!(health.missing(), ["workspace"]);
         workspace.set(true);
         assert!(health.missing().is_empty());
+    }
+
+    #[test]
+    fn a_part_that_is_asked_answers_for_the_moment() {
+        let health = Health::default();
+        let is_up = Arc::new(AtomicBool::new(true));
+        let answer = Arc::clone(&is_up);
+        health.ask("kafka", move || answer.load(Ordering::Relaxed));
+        assert!(health.missing().is_empty());
+        is_up.store(false, Ordering::Relaxed);
+        assert_eq!(health.missing(), ["kafka"]);
     }
 }

@@ -86,6 +86,9 @@ pub async fn start(deps: Deps) -> Result<Role, WarehouseError> {
             instance: Some(name.clone()),
         },
     )?;
+    let reach = consumer.reach();
+    deps.health
+        .ask(format!("{ROLE}.kafka"), move || reach.is_up());
     let producer = AckProducer::open(&config.kafka, ROLE)?;
     let metrics = WarehouseMetrics::register(&deps.metrics);
     let (owned, owner) = watch::channel(Owned::new());

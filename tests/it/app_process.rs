@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use sluice::config::KafkaConfig;
-use sluice::dev::kafka::LocalKafka;
+use sluice::dev::kafka::{LocalKafka, LocalKafkaOptions};
 use sluice::kafka::Admin;
 
 use crate::support::process::{Bed, Process, free_address};
@@ -127,8 +127,49 @@ fn a_process_whose_kafka_is_away_waits_alive_but_not_ready() {
         process.log().matches("waiting for Kafka").count() > 1
     });
     assert!(process.ended().is_none() && !process.is_ready());
+    assert_eq!(process.health("live"), (200, "ok".to_owned()));
     process.signal(Signal::SIGTERM);
     assert_eq!(ended(&mut process), 130, "it was interrupted before it ran");
+}
+
+#[test]
+fn when_kafka_goes_away_later_every_role_says_so_and_lives_on_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let kafka = LocalKafka::start(LocalKafkaOptions::new(folder.path().join("kafka"))).unwrap();
+    let mut bed = Bed::new(kafka.bootstrap(), "appgone");
+    bed.set("gateway.listen", "127.0.0.1:0");
+    bed.set("kafka.statistics_interval_ms", 500);
+    let staging = format!("file://{}", bed.path("staging").display());
+    bed.set("warehouse.object_store", json!({"url": staging}));
+    let lake = json!({"path": bed.path("lake.db")});
+    bed.workspace(&json!({
+        "sources": [{"id": "web", "write_key": "K"}],
+        "destinations": [
+            {"id": "hook", "type": "WEBHOOK", "config": {"webhookUrl": "http://127.0.0.1:9/"}},
+            {"id": "lake", "type": "SQLITE", "config": lake},
+        ],
+        "connections": [
+            {"source": "web", "destination": "hook"},
+            {"source": "web", "destination": "lake"},
+        ],
+    }));
+    let mut process = bed.role("all", "a").start_ready(PATIENCE);
+    kafka.kill9(1).unwrap();
+    let parts = [
+        "gateway",
+        "processor.kafka",
+        "router.kafka",
+        "warehouse.kafka",
+    ];
+    until("all parts to miss Kafka", || {
+        let (code, words) = process.health("ready");
+        code == 503 && parts.iter().all(|part| words.contains(part))
+    });
+    assert_eq!(process.health("live"), (200, "ok".to_owned()));
+    assert!(process.ended().is_none());
+    kafka.restart(1).unwrap();
+    process.wait_ready(PATIENCE);
+    assert_eq!(process.stop(PATIENCE).code(), Some(0));
 }
 
 #[test]

@@ -263,6 +263,11 @@ impl Process {
             .is_some_and(|admin| matches!(get(admin, "/health/ready"), Ok((200, _))))
     }
 
+    /// What a page of health says now.
+    pub fn health(&self, page: &str) -> (u16, String) {
+        get(self.admin.unwrap(), &format!("/health/{page}")).unwrap()
+    }
+
     /// The metrics page.
     pub fn metrics(&self) -> String {
         get(self.admin.unwrap(), "/metrics").unwrap().1
