@@ -215,6 +215,7 @@ fn in_file(text: &str) -> Vec<Metric> {
 #[test]
 fn every_function_on_the_walk_exists() {
     let text = read("ARCHITECTURE.md");
+    let mut missing = vec!["gateway/", "processor/", "router/", "warehouse/"];
     let mut seen = 0;
     for name in text
         .split('`')
@@ -229,7 +230,9 @@ fn every_function_on_the_walk_exists() {
             .iter()
             .any(|open| source.contains(&format!("fn {function}{open}")));
         assert!(found, "ARCHITECTURE.md names {name}, which does not exist");
+        missing.retain(|role| !file.starts_with(role));
         seen += 1;
     }
-    assert!(seen >= 25, "only {seen} functions named");
+    assert!(seen >= 55, "only {seen} functions named");
+    assert!(missing.is_empty(), "no function of {missing:?} is named");
 }
