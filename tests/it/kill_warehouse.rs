@@ -27,12 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const DESTINATIONS: [&str; 2] = ["lite", "post"];
 
 /// The points on a row's way, each to be died of early and later.
-const POINTS: [&str; 9] = [
-    "warehouse.after_poll@700",
+const POINTS: [&str; 10] = [
+    "warehouse.after_poll@100",
     "warehouse.after_upload@1",
     "warehouse.after_manifest@1",
     "warehouse.inside_load@1",
     "warehouse.after_load@1",
+    "warehouse.after_poll@700",
     "warehouse.after_upload@4",
     "warehouse.after_manifest@4",
     "warehouse.inside_load@6",
