@@ -27,8 +27,8 @@ use super::seen::{Rebuilder, Rebuilding};
 pub(super) const ROLE: &str = "processor";
 
 /// Starts the processor. It runs when this returns, and is ready when the group has told it its partitions and what was
-/// accepted of them has been read back, and as long as
-/// Kafka is there. That the topics are there and of the right shape is the caller's business.
+/// accepted of them has been read back, and as long as Kafka is there. That the topics are there and of the right shape is
+/// the caller's business.
 ///
 /// # Errors
 /// When the settings cannot be used or the system gives no thread.
