@@ -13,7 +13,7 @@ use super::super::transformer::contract::go_headers;
 
 /// What a body is, by its content type.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Content {
+pub(in super::super) enum Content {
     /// `a=1&b=2`.
     UrlEncoded,
     /// Parts between boundaries.
@@ -23,7 +23,7 @@ pub(super) enum Content {
 }
 
 impl Content {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(in super::super) fn of(headers: &HeaderMap) -> Self {
         let value = arrival::text(headers, header::CONTENT_TYPE.as_str());
         let lower = value.to_ascii_lowercase();
         if lower.contains("application/x-www-form-urlencoded") {

@@ -1,6 +1,6 @@
 //! Inputs that are more than a body with events.
 
-mod form;
+pub(super) mod form;
 pub(super) mod pixel;
 pub(super) mod segment;
 pub(super) mod source_config;

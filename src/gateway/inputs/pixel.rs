@@ -53,7 +53,7 @@ async fn take(exchange: &mut Exchange<'_>, route: Route) -> Result<Receipt, Refu
 }
 
 /// The event that a query spells: every parameter is a field, the write key aside.
-fn event(query: &str, kind: &str, now: UnixMs) -> Result<Value, Refusal> {
+pub(in super::super) fn event(query: &str, kind: &str, now: UnixMs) -> Result<Value, Refusal> {
     let mut event = Map::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if name != "writeKey" {

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use super::super::accept::Exchange;
 use super::super::admit::{self, Arrival, Rules};
-use super::super::callers::Callers;
+use super::super::callers::Caller;
 use super::super::gcra::Rate;
 use super::super::json::{Bounds, JsonError, Scanner};
 use super::super::payload::{self, Event, PayloadBounds, PayloadError};
@@ -91,14 +91,19 @@ struct Message<'a> {
     payload: Option<Event<'a>>,
 }
 
+/// The service decided whom its events may name.
+pub(in super::super) const RULES: Rules = Rules {
+    allow_anonymous: true,
+};
+
 /// A message that may pass.
 #[derive(Debug)]
-struct Checked<'a> {
+pub(in super::super) struct Checked<'a> {
     properties: Properties,
     received_at: UnixMs,
     /// As it goes into the envelope.
     bot: String,
-    event: Event<'a>,
+    pub(in super::super) event: Event<'a>,
 }
 
 /// What becomes of an event.
@@ -139,14 +144,7 @@ async fn take(exchange: &mut Exchange<'_>) -> Result<(), Refusal> {
     let body = exchange.read(&mut taken).await?;
     let (way, tallies) = {
         let text = repair(&body);
-        let checked = messages(&text, gateway.bounds)?
-            .into_iter()
-            .map(check)
-            .collect::<Result<Vec<_>, _>>()?;
-        if checked.is_empty() {
-            return Err(Refusal::NotAnEvent);
-        }
-        send(gateway, &checked)?
+        send(gateway, &read(&text, gateway.bounds)?)?
     };
     way.acknowledged(gateway).await?;
     count(gateway, &tallies);
@@ -170,9 +168,24 @@ fn within_throttle(gateway: &Gateway, headers: &HeaderMap) -> Result<(), Refusal
 }
 
 /// How many events the body has, as its sender says. As in RudderStack a header that says nothing sensible says nothing.
-fn announced(headers: &HeaderMap) -> Option<u64> {
+pub(in super::super) fn announced(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(BATCH_SIZE)?.to_str().ok()?;
     text.parse().ok().filter(|events| *events > 0)
+}
+
+/// The messages of a body, at least one, all of which may pass.
+///
+/// # Errors
+/// The first refusal.
+pub(in super::super) fn read(
+    text: &str,
+    bounds: PayloadBounds,
+) -> Result<Vec<Checked<'_>>, Refusal> {
+    let messages = messages(text, bounds)?;
+    if messages.is_empty() {
+        return Err(Refusal::NotAnEvent);
+    }
+    messages.into_iter().map(check).collect()
 }
 
 /// Reads `[{"properties": {…}, "payload": {…}}, …]`.
@@ -328,16 +341,13 @@ fn send(
     let mut traces = Vec::with_capacity(checked.len());
     gateway.outbox.fill(|outgoing| {
         for one in checked {
-            let arrival = arrival_of(one, &callers);
-            // The service decided whom its events may name.
-            let rules = Rules {
-                allow_anonymous: true,
-            };
-            let envelope = admit::admit(&one.event, None, &arrival, rules)?;
+            let caller = callers.by_id(text(&one.properties.source_id));
+            let arrival = one.arrival(caller.map(|c| &**c), callers.workspace.revision);
+            let envelope = admit::admit(&one.event, None, &arrival, RULES)?;
             let tally = tallies.entry(envelope.source_id.to_string()).or_default();
             match fate(&one.properties, &envelope, &callers.workspace, &suppressed) {
                 Fate::Kept => {
-                    outgoing.push_keyed(&envelope, text(&one.properties.routing_key))?;
+                    outgoing.push_keyed(&envelope, one.routing_key())?;
                     traces.push(arrival.traceparent);
                     tally.kept += 1;
                     tally.of_bots += u64::from(envelope.is_bot);
@@ -354,24 +364,33 @@ fn send(
     })
 }
 
-fn arrival_of<'a>(one: &'a Checked<'_>, callers: &Callers) -> Arrival<'a> {
-    let properties = &one.properties;
-    let caller = callers.by_id(text(&properties.source_id));
-    let borrowed = |value: &'a Option<String>| Cow::Borrowed(text(value));
-    Arrival {
-        source_id: text(&properties.source_id),
-        write_key_hash: caller.map_or(0, |c| c.write_key_hash),
-        config_revision: callers.workspace.revision,
-        received_at: one.received_at,
-        request_ip: borrowed(&properties.request_ip),
-        sent_at: Cow::Borrowed(""),
-        job_run_id: borrowed(&properties.job_run_id),
-        task_run_id: borrowed(&properties.task_run_id),
-        destination_id: text(&properties.destination_id),
-        traceparent: arrival::w3c(text(&properties.trace_id)),
-        anonymous_header: "",
-        is_bot: properties.is_bot == Some(true),
-        bot: Cow::Borrowed(&one.bot),
+impl Checked<'_> {
+    /// The key that the service chose; never empty.
+    pub(in super::super) fn routing_key(&self) -> &str {
+        text(&self.properties.routing_key)
+    }
+
+    /// What the service knows of the event's arrival; `caller` is its source, if that is known.
+    pub(in super::super) fn arrival(&self, caller: Option<&Caller>, revision: i64) -> Arrival<'_> {
+        fn borrowed(value: &Option<String>) -> Cow<'_, str> {
+            Cow::Borrowed(text(value))
+        }
+        let properties = &self.properties;
+        Arrival {
+            source_id: text(&properties.source_id),
+            write_key_hash: caller.map_or(0, |c| c.write_key_hash),
+            config_revision: revision,
+            received_at: self.received_at,
+            request_ip: borrowed(&properties.request_ip),
+            sent_at: Cow::Borrowed(""),
+            job_run_id: borrowed(&properties.job_run_id),
+            task_run_id: borrowed(&properties.task_run_id),
+            destination_id: text(&properties.destination_id),
+            traceparent: arrival::w3c(text(&properties.trace_id)),
+            anonymous_header: "",
+            is_bot: properties.is_bot == Some(true),
+            bot: Cow::Borrowed(&self.bot),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use uuid::Uuid;
 
@@ -114,30 +115,39 @@ async fn content(
     taken: &mut Taken,
 ) -> Result<(String, bool), Refusal> {
     let config = &exchange.gateway.config;
-    let form = match Content::of(&exchange.head.headers) {
-        Content::Text => None,
-        Content::UrlEncoded => {
-            let body = exchange.read(taken).await?;
-            match form::url_encoded(&body)? {
-                Some(form) => Some(form),
-                None => return Ok((repair(&body).into_owned(), false)),
-            }
-        }
-        Content::Multipart(content_type) => {
+    let content = Content::of(&exchange.head.headers);
+    let body = match content {
+        Content::Text | Content::UrlEncoded => exchange.read(taken).await?,
+        Content::Multipart(_) => {
             // What could never be had is too large, and no matter of load.
             let cap = config.multipart_bytes_max.min(config.in_flight_bytes_max);
-            let body = exchange.read_at_most(cap, taken).await?;
-            Some(form::multipart(&content_type, body).await?)
+            exchange.read_at_most(cap, taken).await?
         }
     };
-    let Some(form) = form else {
-        let body = exchange.read(taken).await?;
-        return Ok((repair(&body).into_owned(), false));
+    text_of(content, body, config.body_bytes_max).await
+}
+
+/// [`content`] of a body that is read; what a form becomes has at most `most` bytes.
+///
+/// # Errors
+/// When the form is none, or becomes too large.
+pub(in super::super) async fn text_of(
+    content: Content,
+    body: Bytes,
+    most: usize,
+) -> Result<(String, bool), Refusal> {
+    let form = match content {
+        Content::Text => None,
+        Content::UrlEncoded => form::url_encoded(&body)?,
+        Content::Multipart(content_type) => {
+            Some(form::multipart(&content_type, body.clone()).await?)
+        }
     };
-    if form.len() > config.body_bytes_max {
-        return Err(Refusal::TooLarge);
+    match form {
+        None => Ok((repair(&body).into_owned(), false)),
+        Some(form) if form.len() > most => Err(Refusal::TooLarge),
+        Some(form) => Ok((form, true)),
     }
-    Ok((form, true))
 }
 
 fn element(exchange: &Exchange<'_>, text: &str, is_form: bool) -> Result<String, Refusal> {
@@ -168,7 +178,11 @@ async fn follow(
 }
 
 /// A batch with an event for the posted object, or one for each object of a posted array. The objects' own text is kept.
-fn events(text: &str, bounds: Bounds, mut id: impl FnMut() -> String) -> Result<String, Refusal> {
+pub(in super::super) fn events(
+    text: &str,
+    bounds: Bounds,
+    mut id: impl FnMut() -> String,
+) -> Result<String, Refusal> {
     let mut scanner = Scanner::new(text, bounds);
     let mut batch = String::with_capacity(text.len() + 256);
     batch.push_str(r#"{"batch":["#);
