@@ -217,7 +217,7 @@ impl Encoder {
         let content = Content::of(headers);
         let text = webhook::text_of(content, body, self.limits.body_bytes).await;
         let id = || Uuid::new_v4().to_string();
-        let batch = text.and_then(|(text, _)| webhook::events(&text, self.bounds.event, id));
+        let batch = text.and_then(|(text, _)| webhook::events(&text, self.bounds, id));
         let batch = batch.map_err(|refusal| refusal.code())?;
         self.encode(None, batch.as_bytes(), record)
     }

@@ -12,9 +12,9 @@ use http::{Method, StatusCode};
 use uuid::Uuid;
 
 use super::super::accept::{Exchange, Key};
-use super::super::json::{Bounds, JsonError, Scanner};
+use super::super::json::{JsonError, Scanner};
 use super::super::limit::Taken;
-use super::super::payload::PayloadError;
+use super::super::payload::{PayloadBounds, PayloadError};
 use super::super::refusal::Refusal;
 use super::super::repair::repair;
 use super::super::routes::Route;
@@ -79,7 +79,7 @@ async fn take(exchange: &mut Exchange<'_>) -> Result<Told, Refusal> {
     match translated {
         None => {
             let id = || Uuid::new_v4().to_string();
-            let events = events(&text, gateway.bounds.event, id)?;
+            let events = events(&text, gateway.bounds, id)?;
             exchange
                 .store(revision, &events, None, Policy::Whole)
                 .await?;
@@ -180,16 +180,25 @@ async fn follow(
 /// A batch with an event for the posted object, or one for each object of a posted array. The objects' own text is kept.
 pub(in super::super) fn events(
     text: &str,
-    bounds: Bounds,
+    bounds: PayloadBounds,
     mut id: impl FnMut() -> String,
 ) -> Result<String, Refusal> {
-    let mut scanner = Scanner::new(text, bounds);
+    let mut scanner = Scanner::new(text, bounds.event);
     let mut batch = String::with_capacity(text.len() + 256);
     batch.push_str(r#"{"batch":["#);
+    let mut count = 0;
     let mut push = |scanner: &mut Scanner<'_>| -> Result<(), JsonError> {
+        scanner.refill(bounds.event.values);
         let is_object = scanner.next() == Some(b'{');
         let ((), raw) = scanner.spanned(Scanner::skip)?;
-        if !batch.ends_with('[') {
+        // For the comma and the next element's own count.
+        scanner.refill(1);
+        count += 1;
+        // Two bytes of a posted array become an event of more than a hundred; the syntax of the rest is still read.
+        if count > bounds.events {
+            return Ok(());
+        }
+        if count > 1 {
             batch.push(',');
         }
         let id = id();
@@ -210,6 +219,9 @@ pub(in super::super) fn events(
     };
     read.and_then(|()| scanner.end())
         .map_err(|error| Refusal::from(PayloadError::Json(error)))?;
+    if count > bounds.events {
+        return Err(PayloadError::TooManyEvents.into());
+    }
     batch.push_str("]}");
     Ok(batch)
 }
@@ -218,14 +230,19 @@ pub(in super::super) fn events(
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::super::json::Bounds;
     use super::*;
 
-    fn made(text: &str) -> Result<Value, Refusal> {
-        let bounds = Bounds {
+    const BOUNDS: PayloadBounds = PayloadBounds {
+        event: Bounds {
             depth: 9,
-            values: 99,
-        };
-        let batch = events(text, bounds, || "id".to_owned())?;
+            values: 9,
+        },
+        events: 3,
+    };
+
+    fn made(text: &str) -> Result<Value, Refusal> {
+        let batch = events(text, BOUNDS, || "id".to_owned())?;
         Ok(serde_json::from_str::<Value>(&batch).unwrap()["batch"].clone())
     }
 
@@ -241,6 +258,29 @@ mod tests {
             json!([event(json!({"a": 1})), event(json!({"payload": "x"}))])
         );
         assert_eq!(made("[]").unwrap(), json!([]));
+    }
+
+    #[test]
+    fn bounds_hold_for_each_posted_object_and_not_for_the_sum() {
+        let four = "[1,2,3,4]";
+        let many = made(&format!("[{four},{four},{four}]")).unwrap();
+        assert_eq!(many.as_array().unwrap().len(), 3);
+        let wide = r#"{"a":[1,2,3,4,5,6,7,8,9]}"#;
+        for text in [wide.to_owned(), format!("[{wide}]"), format!("[1,{wide}]")] {
+            assert_eq!(made(&text), Err(Refusal::TooManyValues), "{text}");
+        }
+    }
+
+    #[test]
+    fn events_beyond_the_batch_are_refused_before_they_are_written_out() {
+        let mut made = 0;
+        let refusal = events("[1,2,3,4,5]", BOUNDS, || {
+            made += 1;
+            "id".to_owned()
+        });
+        assert_eq!((refusal, made), (Err(Refusal::TooLarge), 3));
+        let cut = events("[1,2,3,4,5", BOUNDS, String::new);
+        assert_eq!(cut, Err(Refusal::InvalidJson));
     }
 
     #[test]
