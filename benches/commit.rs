@@ -1,15 +1,13 @@
 //! What a transaction costs on a real broker on this machine: from the call of `commit` to its end, by the number of
 //! partitions that the transaction wrote to.
 //!
-//! `cargo bench --bench commit -- [--partitions 1,6,30] [--records 100] [--transactions 200] [--pace 0] [--set name=value]`
-//!
-//! `--pace` is the least time in milliseconds from one beginning to the next; `--set debug=eos,msg` and `RUST_LOG=debug` show
-//! what librdkafka does.
+//! `cargo bench --bench commit -- --help`
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use sluice::config::KafkaConfig;
 use sluice::dev::kafka::LocalKafka;
 use sluice::kafka::{
@@ -17,55 +15,43 @@ use sluice::kafka::{
     TopicPartition, TxnProducer,
 };
 
+#[derive(Parser)]
+#[command(about = "Commits transactions of some records to some partitions")]
 struct Options {
+    /// Partitions that a transaction writes to.
+    #[arg(long, value_delimiter = ',', default_value = "1,6,30")]
     partitions: Vec<i32>,
+    /// Records of a transaction.
+    #[arg(long, default_value_t = 100)]
     records: usize,
+    /// Transactions that count.
+    #[arg(long, default_value_t = 200)]
     transactions: usize,
-    pace: Duration,
-    set: BTreeMap<String, String>,
+    /// Least time from one beginning to the next, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    pace: u64,
+    /// A property of librdkafka for the producer; `debug=eos,msg` with RUST_LOG=debug shows what it does.
+    #[arg(long, value_parser = property, value_name = "NAME=VALUE")]
+    set: Vec<(String, String)>,
+    /// Added by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-impl Options {
-    fn read() -> Self {
-        let mut options = Self {
-            partitions: vec![1, 6, 30],
-            records: 100,
-            transactions: 200,
-            pace: Duration::ZERO,
-            set: BTreeMap::new(),
-        };
-        let args: Vec<String> = std::env::args()
-            .skip(1)
-            .filter(|a| a != "--bench")
-            .collect();
-        for pair in args.chunks(2) {
-            let value = pair.get(1).map_or("", String::as_str);
-            match pair[0].as_str() {
-                "--partitions" => {
-                    options.partitions = value.split(',').map(|n| n.parse().unwrap()).collect();
-                }
-                "--records" => options.records = value.parse().unwrap(),
-                "--transactions" => options.transactions = value.parse().unwrap(),
-                "--pace" => options.pace = Duration::from_millis(value.parse().unwrap()),
-                "--set" => {
-                    let (name, value) = value.split_once('=').unwrap();
-                    options.set.insert(name.to_owned(), value.to_owned());
-                }
-                other => panic!("unknown option {other}"),
-            }
-        }
-        options
-    }
+/// `name=value`
+fn property(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write name=value")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 fn main() {
-    let options = Options::read();
+    let options = Options::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .init();
     let local = LocalKafka::shared().unwrap_or_else(|error| panic!("{error}"));
     let mut kafka = KafkaConfig::at(local.bootstrap());
-    kafka.extra_producer.clone_from(&options.set);
+    kafka.extra_producer = options.set.iter().cloned().collect();
     println!(
         "{} transactions of {} records; commit: until all records are acknowledged + offsets and end of the transaction",
         options.transactions, options.records
@@ -135,7 +121,7 @@ fn measure(kafka: &KafkaConfig, options: &Options, partitions: i32) {
             acknowledged.push(report.acknowledged_after);
             rest.push(report.took - report.acknowledged_after);
         }
-        std::thread::sleep(options.pace.saturating_sub(since.elapsed()));
+        std::thread::sleep(Duration::from_millis(options.pace).saturating_sub(since.elapsed()));
     }
     let took = begun.elapsed();
     let at = |of: &mut Vec<Duration>, q: f64| {

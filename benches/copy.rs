@@ -1,11 +1,7 @@
 //! The processor against a real broker on this machine: how fast it copies a backlog with a fan-out of two, and how late an
 //! event comes out at a steady rate.
 //!
-//! `cargo bench --bench copy -- [--events 500000] [--rates 1000,10000] [--seconds 10] [--pace 10] [--bytes 800] [--set name=value]
-//! [--partitions 3]`
-//!
-//! `--partitions` is how many each topic has at most; `topics.yaml` declares 12 and 6, dev mode makes 3 on one broker.
-//! `--set` gives the producers a property of librdkafka.
+//! `cargo bench --bench copy -- --help`
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::BTreeMap;
@@ -13,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use sluice::clock::{Clock, SystemClock};
 use sluice::config::{Config, KafkaConfig, Mode};
 use sluice::control::{Control, parse_workspace};
@@ -31,51 +28,39 @@ destinations: [{id: hook, type: WEBHOOK}, {id: lake, type: SQLITE}]
 connections: [{source: web, destination: hook}, {source: web, destination: lake}]
 "#;
 
+#[derive(Parser)]
+#[command(about = "Copies events through the processor: a backlog, then steady rates")]
 struct Options {
+    /// Events of the backlog; 0 leaves it out.
+    #[arg(long, default_value_t = 500_000)]
     events: u64,
+    /// Events a second of the steady runs.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
     rates: Vec<u64>,
+    /// Seconds of each steady run.
+    #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// `processor.transaction_pace_ms`.
+    #[arg(long, default_value_t = Config::default().processor.transaction_pace_ms)]
     pace: u64,
+    /// Bytes of an event.
+    #[arg(long, default_value_t = 800)]
     bytes: usize,
-    set: BTreeMap<String, String>,
+    /// A property of librdkafka for the producers.
+    #[arg(long, value_parser = property, value_name = "NAME=VALUE")]
+    set: Vec<(String, String)>,
+    /// How many each topic has at most; `topics.yaml` declares 12 and 6, dev mode makes 3 on one broker.
+    #[arg(long, default_value_t = 3)]
     partitions: i32,
+    /// Added by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-impl Options {
-    fn read() -> Self {
-        let mut options = Self {
-            events: 500_000,
-            rates: vec![1_000, 10_000],
-            seconds: 10,
-            pace: Config::default().processor.transaction_pace_ms,
-            bytes: 800,
-            set: BTreeMap::new(),
-            partitions: 3,
-        };
-        let args: Vec<String> = std::env::args()
-            .skip(1)
-            .filter(|a| a != "--bench")
-            .collect();
-        for pair in args.chunks(2) {
-            let value = pair.get(1).map_or("", String::as_str);
-            match pair[0].as_str() {
-                "--events" => options.events = value.parse().unwrap(),
-                "--rates" => {
-                    options.rates = value.split(',').filter_map(|r| r.parse().ok()).collect();
-                }
-                "--seconds" => options.seconds = value.parse().unwrap(),
-                "--pace" => options.pace = value.parse().unwrap(),
-                "--bytes" => options.bytes = value.parse().unwrap(),
-                "--partitions" => options.partitions = value.parse().unwrap(),
-                "--set" => {
-                    let (name, value) = value.split_once('=').unwrap();
-                    options.set.insert(name.to_owned(), value.to_owned());
-                }
-                other => panic!("unknown option {other}"),
-            }
-        }
-        options
-    }
+/// `name=value`
+fn property(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write name=value")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 struct Bed {
@@ -90,7 +75,7 @@ impl Bed {
     fn new(options: &Options) -> Self {
         let local = LocalKafka::shared().unwrap_or_else(|error| panic!("{error}"));
         let mut kafka = KafkaConfig::at(local.bootstrap());
-        kafka.extra_producer.clone_from(&options.set);
+        kafka.extra_producer = options.set.iter().cloned().collect();
         let names = TopicNames::new(&format!("copy-{:08x}.", fastrand::u32(..)));
         let topics = [
             (Topic::Events, 12),
@@ -214,7 +199,7 @@ fn cpu(broker: Option<u32>) -> (f64, f64) {
 }
 
 fn main() {
-    let options = Options::read();
+    let options = Options::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .init();

@@ -40,3 +40,15 @@ pub trait Classify: std::error::Error + Send + Sync + 'static {
     /// Stable `lower_snake` word: metric label, dead-letter header, log field.
     fn code(&self) -> &'static str;
 }
+
+/// An error with its causes, on one line: what is on the outside often leaves out what happened.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

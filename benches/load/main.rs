@@ -73,23 +73,30 @@ enum Command {
     Report(Report),
 }
 
+/// What every load has.
 #[derive(Args)]
-pub struct Soak {
-    /// How long.
-    #[arg(long, default_value_t = 30.0)]
-    minutes: f64,
-    /// Requests a second; without it as many as the connections carry.
+struct Load {
+    /// Requests a second, on a schedule that waits for nobody. Without it: as many as the connections carry.
     #[arg(long)]
     rate: Option<f64>,
     /// Connections.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Events of a request; 0 posts single events.
-    #[arg(long, default_value_t = 0)]
-    batch: usize,
     /// Bytes of an event.
     #[arg(long, default_value_t = 1024)]
     event_bytes: usize,
+}
+
+#[derive(Args)]
+pub struct Soak {
+    /// How long.
+    #[arg(long, default_value_t = 30.0)]
+    minutes: f64,
+    #[command(flatten)]
+    load: Load,
+    /// Events of a request; 0 posts single events.
+    #[arg(long, default_value_t = 0)]
+    batch: usize,
 }
 
 #[derive(Args)]
@@ -100,24 +107,17 @@ struct Http {
     /// Write key of a source.
     #[arg(long)]
     write_key: String,
-    /// Requests a second, on a schedule that waits for nobody. Without it: as many as the connections carry.
-    #[arg(long)]
-    rate: Option<f64>,
+    #[command(flatten)]
+    load: Load,
     /// Seconds.
     #[arg(long, default_value_t = 10.0)]
     duration: f64,
     /// Seconds at the beginning whose latencies are not counted.
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
-    /// Connections.
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
     /// Events of a request; 0 posts single events to /v1/track, anything else to /v1/batch.
     #[arg(long, default_value_t = 0)]
     batch: usize,
-    /// Bytes of an event.
-    #[arg(long, default_value_t = 1024)]
-    event_bytes: usize,
     /// Compress bodies. Costs this harness far more than the rest of its work.
     #[arg(long)]
     gzip: bool,
@@ -169,18 +169,11 @@ struct Pipeline {
     /// Cluster; default: a local one is started.
     #[arg(long)]
     bootstrap: Option<String>,
-    /// Single events a second; without it as many as the connections carry.
-    #[arg(long)]
-    rate: Option<f64>,
+    #[command(flatten)]
+    load: Load,
     /// Seconds.
     #[arg(long, default_value_t = 20.0)]
     duration: f64,
-    /// Connections.
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
-    /// Bytes of an event.
-    #[arg(long, default_value_t = 1024)]
-    event_bytes: usize,
     /// Also load the events into SQLite tables.
     #[arg(long)]
     warehouse: bool,
@@ -258,13 +251,13 @@ async fn http(args: Http) -> Result<()> {
     let plan = Plan {
         address,
         write_key: args.write_key,
-        rate: args.rate,
+        rate: args.load.rate,
         duration: Duration::from_secs_f64(args.duration),
         warm_up: Duration::from_secs_f64(args.warm_up),
-        connections: args.connections,
+        connections: args.load.connections,
         shape: Shape {
             batch: args.batch,
-            event_bytes: args.event_bytes,
+            event_bytes: args.load.event_bytes,
             gzip: args.gzip,
             users: args.users.max(1),
         },
@@ -309,10 +302,10 @@ async fn pipeline(args: Pipeline) -> Result<()> {
     let pipeline = pipeline::Pipeline::start(kafka.bootstrap(), kafka.pid(), args.warehouse)?;
     let delivered = pipeline
         .run(
-            args.rate,
+            args.load.rate,
             Duration::from_secs_f64(args.duration),
-            args.connections,
-            args.event_bytes,
+            args.load.connections,
+            args.load.event_bytes,
         )
         .await?;
     delivered.print("whole path, single events");

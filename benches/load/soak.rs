@@ -29,13 +29,13 @@ pub async fn soak(args: &crate::Soak) -> Result<()> {
     let plan = Plan {
         address: sluice.address,
         write_key: servers::WRITE_KEY.to_owned(),
-        rate: args.rate,
+        rate: args.load.rate,
         duration,
         warm_up: Duration::from_secs(5),
-        connections: args.connections,
+        connections: args.load.connections,
         shape: Shape {
             batch: args.batch,
-            event_bytes: args.event_bytes,
+            event_bytes: args.load.event_bytes,
             gzip: false,
             users: 10_000,
         },

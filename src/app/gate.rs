@@ -11,7 +11,7 @@ use super::{AppError, AppMetrics, RoleName};
 use crate::config::{Config, Mode};
 use crate::control::{Control, Workspace};
 use crate::event::{Topic, TopicNames};
-use crate::fault::{Classify, Fault};
+use crate::fault::{Classify, Fault, chain};
 use crate::kafka::Admin;
 use crate::retry::Backoff;
 use crate::shutdown::Shutdown;
@@ -163,16 +163,4 @@ fn used_by(roles: &[RoleName], workspace: &Workspace) -> Vec<Topic> {
         .into_iter()
         .filter(|topic| roles.iter().any(|role| role.uses(topic)))
         .collect()
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &AppError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

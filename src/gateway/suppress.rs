@@ -79,26 +79,29 @@ impl Suppression {
                     () = stopping.begun() => return,
                     () = tokio::time::sleep(LOOK_EVERY) => {}
                 }
-                let now = changed_at(&file);
-                if now == seen {
-                    continue;
-                }
-                let path = file.clone();
-                let result = tokio::task::spawn_blocking(move || read(&path, most)).await;
-                match result {
-                    Ok(Ok(list)) => {
-                        tracing::info!(users = list.users.len(), "suppression list changed");
-                        following.current.store(Arc::new(list));
-                        seen = now;
-                    }
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, "suppression list kept as it was");
-                    }
-                    Err(error) => tracing::error!(%error, "suppression list not read"),
-                }
+                following.look(&file, most, &mut seen).await;
             }
         }));
         Ok(suppression)
+    }
+
+    /// Reads `file` again if it is not as it was `seen`.
+    async fn look(&self, file: &Path, most: usize, seen: &mut Option<Stamp>) {
+        let now = changed_at(file);
+        if now == *seen {
+            return;
+        }
+        let path = file.to_owned();
+        let result = tokio::task::spawn_blocking(move || read(&path, most)).await;
+        match result {
+            Ok(Ok(list)) => {
+                tracing::info!(users = list.users.len(), "suppression list changed");
+                self.current.store(Arc::new(list));
+                *seen = now;
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "suppression list kept as it was"),
+            Err(error) => tracing::error!(%error, "suppression list not read"),
+        }
     }
 
     pub(super) fn now(&self) -> arc_swap::Guard<Arc<Suppressed>> {
@@ -112,7 +115,10 @@ fn read(file: &Path, most: usize) -> Result<Suppressed, String> {
     Suppressed::parse(&text, most).map_err(named)
 }
 
-fn changed_at(file: &Path) -> Option<(SystemTime, u64)> {
+/// What tells a changed file: time and length.
+type Stamp = (SystemTime, u64);
+
+fn changed_at(file: &Path) -> Option<Stamp> {
     let metadata = std::fs::metadata(file).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }
@@ -142,7 +148,7 @@ mod tests {
         assert!(holds("u1") && !holds("u22"));
         // More than may be: what was known stays, and the next good file counts.
         std::fs::write(&file, "a\nb\nc\n").unwrap();
-        tokio::time::sleep(LOOK_EVERY + Duration::from_millis(500)).await;
+        suppression.look(&file, 2, &mut None).await;
         assert!(holds("u1") && !holds("a"));
         std::fs::write(&file, "u22\n").unwrap();
         until("the new list is in use", || holds("u22")).await;

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::RegistryError;
 use crate::config::{SchemaRegistryConfig, Secret};
+use crate::fault::chain;
 
 /// The API's own media type; some registries insist on it.
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
@@ -215,18 +216,6 @@ fn route(base: &Url, path: &[&str]) -> Url {
         segments.pop_if_empty().extend(path);
     }
     route
-}
-
-/// An error with its causes: the library's own text leaves out what happened.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }
 
 #[cfg(test)]

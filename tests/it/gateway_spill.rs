@@ -23,6 +23,7 @@ use crate::support::gateway::{TestGateway, config, message, until};
 use crate::support::load::Clients;
 use crate::support::process::{Bed, Process, Role, free_address, wait_for};
 use crate::support::records::read_all;
+use crate::support::skipped;
 
 const WRITE_KEY: &str = "spill";
 const WORKSPACE: &str = "sources: [{id: web, write_key: spill}]";
@@ -223,9 +224,9 @@ impl SmallDisk {
         if mounted.as_ref().is_ok_and(|output| output.status.success()) {
             return Some(Self { at });
         }
-        // Not with `eprintln!`, which is shown only when a test fails.
-        let said = format!("SKIPPED: no small disk to fill can be mounted here: {mounted:?}\n");
-        std::io::stderr().write_all(said.as_bytes()).unwrap();
+        skipped::say(&format!(
+            "no small disk to fill can be mounted here: {mounted:?}"
+        ));
         None
     }
 
