@@ -94,7 +94,8 @@ impl AckProducer {
     /// headers, for many at the cost of one look-up.
     ///
     /// # Errors
-    /// The first reason why a record was not queued; others may be, as the batch tells.
+    /// The first reason why a record was not queued; others may be, as the batch tells. [`ProduceError::TooLarge`] also when
+    /// all of them are more than may ever be in flight together.
     pub fn send_all<'r>(
         &self,
         batch: &Batch,
